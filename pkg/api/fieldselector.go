@@ -1,0 +1,241 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "orch/proto/v1"
+)
+
+// FieldSelector chooses objects of one kind by a few of their fields, those
+// that Kubernetes offers for that kind. The zero value matches everything.
+//
+// Concurrency: a FieldSelector is read-only once made.
+type FieldSelector struct {
+	terms []fieldTerm
+}
+
+type fieldTerm struct {
+	field, value string
+	not          bool
+}
+
+// selectable lists, per kind, the fields beyond metadata.name and
+// metadata.namespace.
+var selectable = map[string][]string{
+	"Pod":             {"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "status.phase", "status.podIP"},
+	"Node":            {"spec.unschedulable"},
+	"Namespace":       {"status.phase"},
+	"Secret":          {"type"},
+	"ChaosExperiment": {"status.phase"},
+	"ChaosInjection":  {"spec.experiment", "spec.nodeName"},
+	"Event": {
+		"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+		"involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
+		"reason", "reportingComponent", "source", "type",
+	},
+}
+
+// ParseFieldSelector reads a selector as `orchctl --field-selector` takes it,
+// such as "spec.nodeName=node-1,status.phase!=Running". In values a backslash
+// stands before a comma, an equals sign, or a backslash.
+func ParseFieldSelector(k *Kind, text string) (FieldSelector, error) {
+	var s FieldSelector
+	for _, term := range splitUnescaped(text) {
+		if term == "" {
+			continue
+		}
+		field, value, not, ok := cutTerm(term)
+		if !ok {
+			return FieldSelector{}, fmt.Errorf("invalid selector: '%s'; can't understand '%s'", text, term)
+		}
+		value, err := unescapeField(value)
+		if err != nil {
+			return FieldSelector{}, err
+		}
+		known := field == "metadata.name" || field == "metadata.namespace" && k.Namespaced || slices.Contains(selectable[k.Name], field)
+		if !known {
+			return FieldSelector{}, fmt.Errorf("field label not supported: %s", field)
+		}
+		s.terms = append(s.terms, fieldTerm{field, value, not})
+	}
+	slices.SortStableFunc(s.terms, func(a, b fieldTerm) int { return strings.Compare(a.field, b.field) })
+	return s, nil
+}
+
+// Matches says whether the object is chosen. It must be of the kind that the
+// selector was parsed for.
+func (s FieldSelector) Matches(o Object) bool {
+	for _, t := range s.terms {
+		if (FieldValue(o, t.field) == t.value) == t.not {
+			return false
+		}
+	}
+	return true
+}
+
+// Empty says whether the selector chooses everything.
+func (s FieldSelector) Empty() bool { return len(s.terms) == 0 }
+
+// RequiresExact returns the one value of a field that chosen objects have, if
+// the selector says so.
+func (s FieldSelector) RequiresExact(field string) (value string, ok bool) {
+	for _, t := range s.terms {
+		if t.field == field && !t.not {
+			return t.value, true
+		}
+	}
+	return "", false
+}
+
+// String is the selector as [ParseFieldSelector] reads it.
+func (s FieldSelector) String() string {
+	parts := make([]string, len(s.terms))
+	for i, t := range s.terms {
+		op := "="
+		if t.not {
+			op = "!="
+		}
+		parts[i] = t.field + op + fieldEscaper.Replace(t.value)
+	}
+	return strings.Join(parts, ",")
+}
+
+// FieldValue returns what a field selector compares: the text of one of the
+// selectable fields of the object; empty for any other.
+func FieldValue(o Object, field string) string {
+	switch field {
+	case "metadata.name":
+		return o.GetMetadata().GetName()
+	case "metadata.namespace":
+		return o.GetMetadata().GetNamespace()
+	}
+	switch o := o.(type) {
+	case *v1.Pod:
+		switch field {
+		case "spec.nodeName":
+			return o.GetSpec().GetNodeName()
+		case "spec.restartPolicy":
+			return o.GetSpec().GetRestartPolicy()
+		case "spec.schedulerName":
+			return o.GetSpec().GetSchedulerName()
+		case "status.phase":
+			return o.GetStatus().GetPhase()
+		case "status.podIP":
+			return o.GetStatus().GetPodIp()
+		}
+	case *v1.Node:
+		if field == "spec.unschedulable" {
+			return strconv.FormatBool(o.GetSpec().GetUnschedulable())
+		}
+	case *v1.Namespace:
+		if field == "status.phase" {
+			return o.GetStatus().GetPhase()
+		}
+	case *v1.Secret:
+		if field == "type" {
+			return o.GetType()
+		}
+	case *v1.ChaosExperiment:
+		if field == "status.phase" {
+			return o.GetStatus().GetPhase()
+		}
+	case *v1.ChaosInjection:
+		switch field {
+		case "spec.experiment":
+			return o.GetSpec().GetExperiment()
+		case "spec.nodeName":
+			return o.GetSpec().GetNodeName()
+		}
+	case *v1.Event:
+		return eventField(o, field)
+	}
+	return ""
+}
+
+func eventField(e *v1.Event, field string) string {
+	ref := e.GetInvolvedObject()
+	switch field {
+	case "involvedObject.kind":
+		return ref.GetKind()
+	case "involvedObject.namespace":
+		return ref.GetNamespace()
+	case "involvedObject.name":
+		return ref.GetName()
+	case "involvedObject.uid":
+		return ref.GetUid()
+	case "involvedObject.apiVersion":
+		return ref.GetApiVersion()
+	case "involvedObject.resourceVersion":
+		if ref.GetResourceVersion() == 0 {
+			return ""
+		}
+		return strconv.FormatInt(ref.GetResourceVersion(), 10)
+	case "involvedObject.fieldPath":
+		return ref.GetFieldPath()
+	case "reason":
+		return e.GetReason()
+	case "reportingComponent":
+		return e.GetReportingComponent()
+	case "source":
+		if c := e.GetSource().GetComponent(); c != "" {
+			return c
+		}
+		return e.GetReportingComponent()
+	case "type":
+		return e.GetType()
+	}
+	return ""
+}
+
+var fieldEscaper = strings.NewReplacer(`\`, `\\`, `,`, `\,`, `=`, `\=`)
+
+// splitUnescaped cuts at commas that no backslash stands before.
+func splitUnescaped(s string) []string {
+	var terms []string
+	start := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case ',':
+			terms = append(terms, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(terms, s[start:])
+}
+
+// cutTerm cuts at the first operator.
+func cutTerm(s string) (field, value string, not, ok bool) {
+	for i := range len(s) {
+		switch {
+		case strings.HasPrefix(s[i:], "!="):
+			return s[:i], s[i+2:], true, true
+		case strings.HasPrefix(s[i:], "=="):
+			return s[:i], s[i+2:], false, true
+		case s[i] == '=':
+			return s[:i], s[i+1:], false, true
+		}
+	}
+	return "", "", false, false
+}
+
+func unescapeField(s string) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+			if i == len(s) || !strings.ContainsRune(`\,=`, rune(s[i])) {
+				return "", fmt.Errorf("invalid field selector: invalid escape sequence in value: %s", s)
+			}
+		case ',', '=':
+			return "", fmt.Errorf("invalid field selector: unescaped character in value: %c", s[i])
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), nil
+}
