@@ -1,0 +1,147 @@
+// Package claim decides which objects belong to an owner that selects by
+// labels: ReplicaSets to a Deployment, Pods to a ReplicaSet.
+//
+// The one invariant: an object has at most one controller, known by its uid,
+// and only that one may let it go.
+//
+// Read next: pkg/controller/replicaset, which claims pods.
+package claim
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"orch/pkg/api"
+	"orch/pkg/client"
+	"orch/pkg/informer"
+	v1 "orch/proto/v1"
+)
+
+// index finds the objects of a controller by its uid, and those that have none
+// by their namespace.
+const index = "controller"
+
+// AddIndex prepares a mirror for [Candidates] and [Of].
+func AddIndex[T api.Object](mirror *informer.Informer[T]) {
+	mirror.AddIndex(index, func(o T) []string {
+		if ref := api.ControllerOf(o); ref != nil {
+			return []string{ref.GetUid()}
+		}
+		return []string{orphans(o.GetMetadata().GetNamespace())}
+	})
+}
+
+// orphans is where the index has the objects of a namespace without a
+// controller. No uid looks like it.
+func orphans(namespace string) string { return "orphans in " + namespace }
+
+// Of returns the objects that the owner with this uid controls.
+func Of[T api.Object](mirror *informer.Informer[T], uid string) []T {
+	return mirror.ByIndex(index, uid)
+}
+
+// Candidates returns the objects that owner controls and those of its namespace
+// that nobody does.
+func Candidates[T api.Object](mirror *informer.Informer[T], owner api.Object) []T {
+	m := owner.GetMetadata()
+	return append(Of(mirror, m.GetUid()), mirror.ByIndex(index, orphans(m.GetNamespace()))...)
+}
+
+// Plan says what is whose.
+type Plan[T api.Object] struct {
+	// Keep are controlled by the owner and selected.
+	Keep []T
+	// Adopt are selected and have no controller.
+	Adopt []T
+	// Release are controlled by the owner but no longer selected.
+	Release []T
+}
+
+// Decide sorts the candidates. As in Kubernetes an owner that is being deleted
+// takes and gives nothing, and what is being deleted is not adopted.
+func Decide[T api.Object](owner api.Object, selector api.Selector, candidates []T) Plan[T] {
+	var p Plan[T]
+	me := owner.GetMetadata()
+	leaving := me.GetDeletionTimestamp() != nil
+	for _, o := range candidates {
+		m := o.GetMetadata()
+		selected := selector.Matches(m.GetLabels())
+		ref := api.ControllerOf(o)
+		switch {
+		case ref != nil && ref.GetUid() != me.GetUid():
+		case ref != nil && selected:
+			p.Keep = append(p.Keep, o)
+		case leaving:
+		case ref != nil:
+			p.Release = append(p.Release, o)
+		case selected && m.GetDeletionTimestamp() == nil && m.GetNamespace() == me.GetNamespace():
+			p.Adopt = append(p.Adopt, o)
+		}
+	}
+	return p
+}
+
+// Carry makes the plan true and returns what then belongs to the owner. Before
+// it adopts, it asks the server whether the owner still lives: a mirror may show
+// one that was deleted, or another of its name, a moment ago.
+func Carry[T api.Object](ctx context.Context, c *client.Client, owner api.Object, p Plan[T]) ([]T, error) {
+	objects := client.For[T](c)
+	owned := slices.Clone(p.Keep)
+	for _, o := range p.Release {
+		if err := release(ctx, objects, owner, o); err != nil {
+			return nil, err
+		}
+	}
+	if len(p.Adopt) == 0 {
+		return owned, nil
+	}
+	if err := alive(ctx, c, owner); err != nil {
+		return nil, err
+	}
+	kind, me := api.KindOf(owner), owner.GetMetadata()
+	ctx = client.WithCause(ctx, "Adopted", "%s %s selects it and it has no controller", kind.Name, me.GetName())
+	for _, o := range p.Adopt {
+		o = api.Clone(o)
+		m := o.GetMetadata()
+		m.OwnerReferences = append(m.OwnerReferences, api.NewControllerRef(owner))
+		adopted, err := objects.Update(ctx, o)
+		switch {
+		case errors.Is(err, api.ErrNotFound):
+		case err != nil:
+			return nil, err
+		default:
+			owned = append(owned, adopted)
+		}
+	}
+	return owned, nil
+}
+
+func release[T api.Object](ctx context.Context, objects client.Resource[T], owner api.Object, o T) error {
+	kind, me := api.KindOf(owner), owner.GetMetadata()
+	ctx = client.WithCause(ctx, "Released", "%s %s no longer selects it", kind.Name, me.GetName())
+	o = api.Clone(o)
+	m := o.GetMetadata()
+	m.OwnerReferences = slices.DeleteFunc(m.OwnerReferences, func(r *v1.OwnerReference) bool { return r.GetUid() == me.GetUid() })
+	if _, err := objects.Update(ctx, o); err != nil && !errors.Is(err, api.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// alive returns an error unless the server knows the owner by its uid, not
+// about to go.
+func alive(ctx context.Context, c *client.Client, owner api.Object) error {
+	k, m := api.KindOf(owner), owner.GetMetadata()
+	now, err := client.ForKind(c, k).Get(ctx, m.GetNamespace(), m.GetName())
+	if err != nil {
+		return err
+	}
+	if uid := now.GetMetadata().GetUid(); uid != m.GetUid() {
+		return api.Conflict(k, m.GetName(), "it is another object of the same name now")
+	}
+	if now.GetMetadata().GetDeletionTimestamp() != nil {
+		return api.Conflict(k, m.GetName(), "it has just been deleted")
+	}
+	return nil
+}
