@@ -1,0 +1,337 @@
+package report
+
+import (
+	"slices"
+	"time"
+
+	"orch/pkg/api"
+	"orch/pkg/why"
+	v1 "orch/proto/v1"
+)
+
+// recovery is one pod, or one node, that an injection hit, on its way back.
+type recovery struct {
+	of       *Injection
+	owner    string            // uid of what makes the pod anew
+	pod      string            // uid; "" where it is a node
+	node     string            // its name, where it is one
+	lives    map[string]string // the containers' ids when it was hit
+	times    map[Step]time.Time
+	gone     bool   // another pod has to take its place
+	follower string // uid of that one
+	done     bool
+}
+
+// mark notes when a step was first seen.
+func (c *recovery) mark(s Step, at time.Time) {
+	if _, ok := c.times[s]; !ok {
+		c.times[s] = at
+	}
+}
+
+// tracker reads the log and knows how everything is at each moment.
+type tracker struct {
+	report     *Report
+	waiting    []*v1.ChaosInjection // not yet injected
+	made       map[string]time.Time // when an injection was asked for
+	injections map[string]*Injection
+	pods       map[string]*v1.Pod        // by uid
+	sets       map[string]*v1.ReplicaSet // by uid
+	recoveries []*recovery
+	workloads  map[string]*workload // by uid
+	measured   time.Time
+}
+
+type workload struct {
+	*Workload
+	wanted, ready int32
+}
+
+func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
+	t := &tracker{
+		report: r, injections: map[string]*Injection{}, pods: map[string]*v1.Pod{},
+		sets: map[string]*v1.ReplicaSet{}, workloads: map[string]*workload{}, measured: r.Start,
+	}
+	all, made, injected := injectionsOf(r, entries)
+	t.made = made
+	for _, i := range all {
+		s, st := i.GetSpec(), i.GetStatus()
+		x := &Injection{
+			Name: i.GetMetadata().GetName(), Round: s.GetRound(), Fault: s.GetFault().GetType(), Target: targetOf(s),
+			Phase: st.GetPhase(), Message: st.GetMessage(), Injected: injected[i.GetMetadata().GetName()], Steps: map[Step]float64{},
+		}
+		if st.GetHealedAt() != nil {
+			x.Healed = st.GetHealedAt().AsTime()
+		}
+		r.Injections = append(r.Injections, x)
+		t.injections[x.Name] = x
+		if !x.Injected.IsZero() {
+			t.waiting = append(t.waiting, i)
+		}
+	}
+	return t
+}
+
+// begin notes how that was which is about to be hit: from the moment that the
+// injection was made, as who injects may note only afterwards that it has.
+func (t *tracker) begin(now time.Time) {
+	t.waiting = slices.DeleteFunc(t.waiting, func(i *v1.ChaosInjection) bool {
+		x, s := t.injections[i.GetMetadata().GetName()], i.GetSpec()
+		if t.made[x.Name].After(now) {
+			return false
+		}
+		if s.GetPodUid() != "" {
+			t.hit(x, t.pods[s.GetPodUid()])
+		} else if s.GetNodeName() != "" {
+			t.recoveries = append(t.recoveries, &recovery{of: x, node: s.GetNodeName(), times: map[Step]time.Time{}})
+			for _, p := range t.pods {
+				if p.GetSpec().GetNodeName() == s.GetNodeName() {
+					t.hit(x, p)
+				}
+			}
+		}
+		return true
+	})
+}
+
+// hit begins the recovery of a pod, if it is one that was well.
+func (t *tracker) hit(x *Injection, p *v1.Pod) {
+	if p == nil || !well(p) {
+		return
+	}
+	c := &recovery{of: x, pod: p.GetMetadata().GetUid(), owner: api.ControllerOf(p).GetUid(), lives: map[string]string{}, times: map[Step]time.Time{}}
+	for _, s := range p.GetStatus().GetContainerStatuses() {
+		c.lives[s.GetName()] = s.GetContainerId()
+	}
+	t.recoveries = append(t.recoveries, c)
+}
+
+func well(p *v1.Pod) bool { return api.IsPodReady(p) && api.IsPodActive(p) }
+
+// see takes an entry.
+func (t *tracker) see(e *v1.LogEntry, at time.Time) {
+	switch o := api.Unwrap(e.GetObject()).(type) {
+	case *v1.Node:
+		t.node(o, e.GetDeleted(), at)
+	case *v1.ReplicaSet:
+		t.sets[o.GetMetadata().GetUid()] = o
+		if api.ControllerOf(o) == nil {
+			t.workload(e, o.GetMetadata().GetUid(), o.GetSpec().GetReplicas(), at)
+		}
+	case *v1.Deployment:
+		t.workload(e, o.GetMetadata().GetUid(), o.GetSpec().GetReplicas(), at)
+	case *v1.Pod:
+		t.pod(o, e.GetDeleted(), at)
+	case *v1.Event:
+		for _, c := range t.recoveries {
+			if c.follower != "" && c.follower == o.GetInvolvedObject().GetUid() && o.GetReason() == "Pulled" && !c.done {
+				c.mark("pull", at)
+			}
+		}
+	}
+}
+
+func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {
+	name := n.GetMetadata().GetName()
+	for _, c := range t.recoveries {
+		switch {
+		case c.node != name || c.done:
+		case deleted || !api.IsNodeReady(n):
+			c.mark("detect", at)
+		case len(c.times) > 0:
+			c.mark("ready", at)
+			c.done = true
+		}
+	}
+}
+
+func (t *tracker) pod(p *v1.Pod, deleted bool, at time.Time) {
+	uid, owner := p.GetMetadata().GetUid(), api.ControllerOf(p).GetUid()
+	was := t.pods[uid]
+	fresh := was == nil && !deleted
+	if t.pods[uid] = p; deleted {
+		delete(t.pods, uid)
+	}
+	t.count(was, -1, at)
+	t.count(t.pods[uid], 1, at)
+	for _, c := range t.recoveries {
+		switch {
+		case c.done:
+		case c.follower == uid:
+			c.follow(p, deleted, at)
+		case c.pod == uid && !c.gone:
+			c.look(p, deleted, at)
+		case fresh && c.gone && c.follower == "" && c.owner == owner && owner != "":
+			c.follower, fresh = uid, false // one takes the place of one
+			c.mark("decide", at)
+			c.follow(p, false, at)
+		}
+	}
+}
+
+// look judges the pod that was hit.
+func (c *recovery) look(p *v1.Pod, deleted bool, at time.Time) {
+	if deleted || !api.IsPodActive(p) {
+		c.mark("detect", at)
+		c.gone = true
+		c.done = c.owner == "" // nobody makes it anew
+		return
+	}
+	if !api.IsPodReady(p) {
+		c.mark("detect", at)
+	}
+	running, again := 0, false
+	for _, s := range p.GetStatus().GetContainerStatuses() {
+		if s.GetState().GetRunning() != nil {
+			running++
+		}
+		if s.GetContainerId() != c.lives[s.GetName()] && s.GetState().GetRunning() != nil {
+			again = true
+		}
+		if w := s.GetState().GetWaiting(); w != nil || again {
+			c.mark("detect", at)
+			c.mark("decide", at)
+		}
+	}
+	if again && running == len(p.GetSpec().GetContainers()) {
+		c.mark("start", at)
+	}
+	if _, noticed := c.times["detect"]; noticed && api.IsPodReady(p) {
+		c.mark("ready", at)
+		c.done = true
+	}
+}
+
+// follow judges the pod that takes the place.
+func (c *recovery) follow(p *v1.Pod, deleted bool, at time.Time) {
+	if deleted || !api.IsPodActive(p) {
+		c.follower = "" // and another one has to
+		for _, s := range []Step{"decide", "schedule", "pull", "start"} {
+			delete(c.times, s)
+		}
+		return
+	}
+	if p.GetSpec().GetNodeName() != "" {
+		c.mark("schedule", at)
+	}
+	running := 0
+	for _, s := range p.GetStatus().GetContainerStatuses() {
+		if s.GetState().GetRunning() != nil {
+			running++
+		}
+	}
+	if running > 0 && running == len(p.GetSpec().GetContainers()) {
+		c.mark("start", at)
+	}
+	if api.IsPodReady(p) {
+		c.mark("ready", at)
+		c.done = true
+	}
+}
+
+// finish brings the recoveries of each injection together: noticed with the first,
+// every other step with the last. That a node comes back counts where it had no
+// pods: else what counts is that they are back.
+func (t *tracker) finish() {
+	open, pods := map[*Injection]bool{}, map[*Injection]bool{}
+	noticed := slices.DeleteFunc(t.recoveries, func(c *recovery) bool {
+		_, ok := c.times["detect"] // else it was not hit
+		pods[c.of] = pods[c.of] || ok && c.node == ""
+		return !ok
+	})
+	for _, c := range noticed {
+		if c.node != "" && pods[c.of] {
+			c.times["ready"] = c.of.Injected // where there were pods, they count
+		}
+		c.of.Noticed = true
+		if _, ready := c.times["ready"]; !ready {
+			open[c.of] = true
+		}
+		for step, at := range c.times {
+			s := max(0, at.Sub(c.of.Injected).Seconds())
+			if before, ok := c.of.Steps[step]; !ok || (step == "detect") == (s < before) {
+				c.of.Steps[step] = s
+			}
+		}
+	}
+	for _, i := range t.report.Injections {
+		i.Recovered = i.Noticed && !open[i]
+		if open[i] {
+			delete(i.Steps, "ready")
+		}
+	}
+	t.report.Workloads = slices.DeleteFunc(t.report.Workloads, func(w *Workload) bool { return w.Wanted == 0 })
+	slices.SortFunc(t.report.Workloads, func(a, b *Workload) int { return slices.Compare([]string{a.Name}, []string{b.Name}) })
+}
+
+// workload enters what a Deployment or ReplicaSet of the namespace wants.
+func (t *tracker) workload(e *v1.LogEntry, uid string, replicas int32, at time.Time) {
+	if e.GetNamespace() != t.report.Namespace {
+		return
+	}
+	w := t.workloads[uid]
+	if w == nil {
+		w = &workload{Workload: &Workload{Name: why.KeyOf(e).String(), Fewest: -1}}
+		t.workloads[uid] = w
+		t.report.Workloads = append(t.report.Workloads, w.Workload)
+		for _, p := range t.pods {
+			if t.ownerOf(p) == w && well(p) {
+				w.ready++
+			}
+		}
+	}
+	if e.GetDeleted() {
+		replicas = 0
+	}
+	w.wanted = replicas
+	t.point(w, at)
+}
+
+// ownerOf is the workload of a pod.
+func (t *tracker) ownerOf(p *v1.Pod) *workload {
+	uid := api.ControllerOf(p).GetUid()
+	if above := api.ControllerOf(t.sets[uid]); t.sets[uid] != nil && above != nil {
+		uid = above.GetUid()
+	}
+	return t.workloads[uid]
+}
+
+func (t *tracker) count(p *v1.Pod, sign int32, at time.Time) {
+	if p == nil || !well(p) {
+		return
+	}
+	if w := t.ownerOf(p); w != nil {
+		w.ready += sign
+		t.point(w, at)
+	}
+}
+
+// point notes how a workload stands, if that is new; of one moment the last counts.
+func (t *tracker) point(w *workload, at time.Time) {
+	if !t.report.SoFar && at.After(t.report.End) {
+		return // of the experiment's time only
+	}
+	now := Point{at, w.wanted, w.ready}
+	if n := len(w.Points); n > 0 && w.Points[n-1].Time.Equal(at) {
+		w.Points = w.Points[:n-1]
+	}
+	if n := len(w.Points); n == 0 || w.Points[n-1].Wanted != now.Wanted || w.Points[n-1].Ready != now.Ready {
+		w.Points = append(w.Points, now)
+	}
+}
+
+// measure adds up what was missing until now.
+func (t *tracker) measure(now time.Time) {
+	span := now.Sub(t.measured).Seconds()
+	if span <= 0 {
+		return
+	}
+	t.measured = now
+	for _, w := range t.workloads {
+		w.Lost += span * float64(max(0, w.wanted-w.ready))
+		w.Wanted += span * float64(w.wanted)
+		if w.wanted > 0 && (w.Fewest < 0 || w.ready < w.Fewest) {
+			w.Fewest = w.ready
+		}
+	}
+}

@@ -1,0 +1,357 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	"orch/pkg/api"
+	v1 "orch/proto/v1"
+)
+
+var update = flag.Bool("update", false, "write what is made to testdata")
+
+// began is when the experiments of these tests begin.
+var began = time.Date(2026, 11, 22, 18, 30, 0, 0, time.UTC)
+
+// book is a log that is written at chosen moments, in milliseconds from began.
+type book struct {
+	entries []*v1.LogEntry
+	seen    map[string]int64
+}
+
+func (b *book) at(ms int, actor, reason, message string, objects ...api.Object) {
+	for _, o := range objects {
+		m := o.GetMetadata()
+		key := api.KindOf(o).Name + m.GetName()
+		rev := int64(101 + len(b.entries))
+		b.entries = append(b.entries, &v1.LogEntry{
+			Revision: rev, Time: timestamppb.New(began.Add(time.Duration(ms) * time.Millisecond)), Kind: api.KindOf(o).Name,
+			Namespace: m.GetNamespace(), Name: m.GetName(), Object: api.Wrap(api.Clone(o)), Previous: b.seen[key],
+			Deleted: reason == "Gone", Cause: &v1.Cause{Actor: actor, Reason: reason, Message: message},
+		})
+		if b.seen == nil {
+			b.seen = map[string]int64{}
+		}
+		b.seen[key] = rev
+	}
+}
+
+func after(ms int) *timestamppb.Timestamp {
+	return timestamppb.New(began.Add(time.Duration(ms) * time.Millisecond))
+}
+
+func deployment(replicas int32) *v1.Deployment {
+	return &v1.Deployment{Metadata: &v1.ObjectMeta{Name: "web", Namespace: "default", Uid: "d"}, Spec: &v1.DeploymentSpec{
+		Replicas: &replicas, Strategy: &v1.DeploymentStrategy{RollingUpdate: &v1.RollingUpdateDeployment{MaxUnavailable: api.ParseIntOrString("0"), MaxSurge: api.ParseIntOrString("1")}},
+	}}
+}
+
+func set() *v1.ReplicaSet {
+	return &v1.ReplicaSet{Metadata: &v1.ObjectMeta{Name: "web-1", Namespace: "default", Uid: "s", OwnerReferences: []*v1.OwnerReference{api.NewControllerRef(deployment(1))}}}
+}
+
+// pod is one that is ready on a node; life counts its container's attempts.
+func pod(name, node string, life int32, change ...func(*v1.Pod)) *v1.Pod {
+	p := &v1.Pod{
+		Metadata: &v1.ObjectMeta{Name: name, Namespace: "default", Uid: "uid-" + name, OwnerReferences: []*v1.OwnerReference{api.NewControllerRef(set())}},
+		Spec:     &v1.PodSpec{NodeName: node, Containers: []*v1.Container{{Name: "app"}}},
+		Status: &v1.PodStatus{
+			Phase: api.PodRunning, Conditions: []*v1.Condition{{Type: api.PodReady, Status: api.ConditionTrue}},
+			ContainerStatuses: []*v1.ContainerStatus{{Name: "app", Ready: true, RestartCount: life, ContainerId: fmt.Sprint(name, life), State: &v1.ContainerState{Running: &v1.ContainerStateRunning{}}}},
+		},
+	}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+func unready(p *v1.Pod) {
+	p.Status.Conditions[0].Status = api.ConditionFalse
+	p.Status.ContainerStatuses[0].Ready = false
+}
+
+func created(p *v1.Pod) {
+	unready(p)
+	p.Spec.NodeName, p.Status.Phase, p.Status.ContainerStatuses = "", api.PodPending, nil
+}
+
+func bound(p *v1.Pod) {
+	unready(p)
+	p.Status.Phase, p.Status.ContainerStatuses = api.PodPending, nil
+}
+
+func ending(p *v1.Pod) { p.Metadata.DeletionTimestamp = timestamppb.New(began) }
+
+func node(name string, ready string) *v1.Node {
+	return &v1.Node{Metadata: &v1.ObjectMeta{Name: name}, Status: &v1.NodeStatus{
+		Allocatable: map[string]string{"cpu": "9", "memory": "9Gi", "pods": "99"}, Conditions: []*v1.Condition{{Type: api.NodeReady, Status: ready}},
+	}}
+}
+
+func injection(name, fault, nodeName, podName string, round int32, injected, healed int) *v1.ChaosInjection {
+	i := &v1.ChaosInjection{
+		Metadata: &v1.ObjectMeta{Name: name, Namespace: "default"},
+		Spec:     &v1.ChaosInjectionSpec{Experiment: "storm", Fault: &v1.ChaosFault{Type: fault}, NodeName: nodeName, PodName: podName, Round: round},
+		Status:   &v1.ChaosInjectionStatus{Phase: "Healed", InjectedAt: after(injected), HealedAt: after(healed)},
+	}
+	if podName != "" {
+		i.Spec.PodUid = "uid-" + podName
+	}
+	return i
+}
+
+// pending is an injection that was asked for, and not yet carried out.
+func pending(name, fault, nodeName, podName string, round int32) *v1.ChaosInjection {
+	i := injection(name, fault, nodeName, podName, round, 0, 0)
+	i.Status = &v1.ChaosInjectionStatus{}
+	return i
+}
+
+// before is the cluster as the experiments find it.
+func before() []api.Object {
+	return []api.Object{node("node-1", "True"), node("node-2", "True"), deployment(2), set(), pod("a", "node-1", 0), pod("b", "node-2", 0)}
+}
+
+func experiment(end int) *v1.ChaosExperiment {
+	return &v1.ChaosExperiment{
+		Metadata: &v1.ObjectMeta{Name: "storm", Namespace: "default"},
+		Spec:     &v1.ChaosExperimentSpec{Fault: &v1.ChaosFault{Type: "KillContainer"}, Seed: 42, Probe: &v1.ChaosProbe{Url: "http://10.0.0.7:8080/"}},
+		Status: &v1.ChaosExperimentStatus{
+			Phase: "Completed", Message: "all of 20s is over", StartTime: after(0), EndTime: after(end), StartRevision: 100, EndRevision: 140,
+			Probe: &v1.ChaosProbeStatus{Requests: 200, Failed: 3, P50Microseconds: 1900, P99Microseconds: 8000, MaxMicroseconds: 41000, Outages: []*v1.ChaosOutage{{StartTime: after(1050), EndTime: after(1400), Failed: 3}}},
+		},
+	}
+}
+
+const agent1 = "system:node:node-1"
+
+// storm is a container killed in place, a pod killed, and a node stopped for good.
+func storm() *book {
+	b := &book{}
+	// The agent tells of the pod before it tells of the injection.
+	b.at(990, "chaos-controller", "Injected", "", pending("storm-1", "KillContainer", "node-1", "a", 1))
+	b.at(1012, agent1, "ContainerExited", "container app was killed from outside by signal 9", pod("a", "node-1", 0, unready, func(p *v1.Pod) { p.Status.ContainerStatuses[0].State = &v1.ContainerState{} }))
+	b.at(1030, agent1, "ChaosHealed", "", injection("storm-1", "KillContainer", "node-1", "a", 1, 1000, 1000))
+	b.at(1150, agent1, "ContainerStarted", "container app started again (restart 1)", pod("a", "node-1", 1, unready))
+	b.at(1400, agent1, "ContainerReady", "container app is ready", pod("a", "node-1", 1))
+	b.at(4990, "chaos-controller", "Injected", "", pending("storm-2", "KillPod", "", "b", 2))
+	b.at(4999, "chaos-controller", "ChaosKill", "killed by chaosinjection/storm-2", pod("b", "node-2", 0, ending)) // before it is noted
+	b.at(5000, "chaos-controller", "Injected", "", injection("storm-2", "KillPod", "", "b", 2, 5000, 5000))
+	b.at(5010, "replicaset-controller", "SuccessfulCreate", "wanted 2, had 1", pod("c", "", 0, created))
+	b.at(5020, "default-scheduler", "Scheduled", "placed on node-2", pod("c", "node-2", 0, bound))
+	b.at(5300, "system:node:node-2", "Pulled", "", &v1.Event{Metadata: &v1.ObjectMeta{Name: "c.1", Namespace: "default"}, Reason: "Pulled", InvolvedObject: &v1.ObjectReference{Uid: "uid-c"}})
+	b.at(5500, "system:node:node-2", "ContainerStarted", "container app started", pod("c", "node-2", 0, unready))
+	b.at(5600, "system:node:node-2", "ContainerReady", "container app is ready", pod("c", "node-2", 0))
+	b.at(5700, "system:node:node-2", "Gone", "", pod("b", "node-2", 0, ending))
+	b.at(10_000, "chaos-controller", "Injected", "", injection("storm-3", "StopNode", "node-1", "", 3, 10_000, 19_000))
+	b.at(13_000, "node-controller", "NodeNotReady", "node-1 is silent", node("node-1", "Unknown"))
+	b.at(13_000, "node-controller", "NodeNotReady", "node-1 is silent", pod("a", "node-1", 1, unready))
+	b.at(14_000, "taint-eviction-controller", "TaintEviction", "node-1 is unreachable", pod("a", "node-1", 1, unready, ending))
+	b.at(14_010, "replicaset-controller", "SuccessfulCreate", "wanted 2, had 1", pod("d", "", 0, created))
+	b.at(14_020, "default-scheduler", "Scheduled", "placed on node-2", pod("d", "node-2", 0, bound))
+	b.at(15_000, "system:node:node-2", "ContainerReady", "container app started", pod("d", "node-2", 0))
+	b.at(19_500, agent1, "NodeReady", "", node("node-1", "True"))
+	b.at(21_000, "system:node:node-2", "ContainerReady", "after the end", pod("d", "node-2", 0, unready))
+	return b
+}
+
+func TestEveryStepIsMeasuredFromTheInjection(t *testing.T) {
+	r := Make(experiment(20_000), before(), storm().entries, began.Add(time.Hour))
+	want := []map[Step]float64{
+		{"detect": 0.012, "decide": 0.15, "start": 0.15, "ready": 0.4},
+		{"detect": 0, "decide": 0.01, "schedule": 0.02, "pull": 0.3, "start": 0.5, "ready": 0.6},
+		{"detect": 3, "decide": 4.01, "schedule": 4.02, "start": 5, "ready": 5},
+	}
+	for i, x := range r.Injections {
+		for s, v := range x.Steps {
+			x.Steps[s] = float64(int64(v*1000+0.5)) / 1000
+		}
+		if diff := cmp.Diff(want[i], x.Steps); diff != "" || !x.Noticed || !x.Recovered {
+			t.Errorf("%s, noticed %v, recovered %v (-want +got):\n%s", x.Name, x.Noticed, x.Recovered, diff)
+		}
+	}
+	w := r.Workloads[0]
+	// From 1.012 to 1.4, from 5 to 5.6, from 13 to 15.
+	if lost := fmt.Sprintf("%.3f of %.0f, fewest %d", w.Lost, w.Wanted, w.Fewest); lost != "2.989 of 40, fewest 1" {
+		t.Errorf("lost %s", lost)
+	}
+	if len(r.Violations) != 3 {
+		t.Errorf("broken: %v", r.Violations)
+	}
+}
+
+func TestWhatIsNotReadyAgainIsSaid(t *testing.T) {
+	b := &book{}
+	b.at(1000, agent1, "ChaosInjected", "", injection("storm-1", "PauseContainer", "node-1", "a", 1, 1000, 1000))
+	b.at(1500, agent1, "ContainerUnready", "container app is no longer ready", pod("a", "node-1", 0, unready))
+	x := experiment(0)
+	x.Status.EndTime, x.Status.Phase = nil, "Running"
+	r := Make(x, before(), b.entries, began.Add(3*time.Second))
+	i := r.Injections[0]
+	if !r.SoFar || !i.Noticed || i.Recovered || len(i.Steps) != 1 || i.Steps["detect"] != 0.5 || r.Workloads[0].Lost != 1.5 {
+		t.Errorf("so far %v, %+v, lost %v", r.SoFar, i, r.Workloads[0].Lost)
+	}
+	var out bytes.Buffer
+	if err := r.Text(&out); err != nil || !strings.Contains(out.String(), "not ready again") || !strings.Contains(out.String(), "so far") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestAnExperimentThatHasNotBegun(t *testing.T) {
+	r := Make(&v1.ChaosExperiment{Metadata: &v1.ObjectMeta{Name: "storm"}}, nil, nil, began)
+	var out bytes.Buffer
+	if err := r.Text(&out); err != nil || !strings.Contains(out.String(), "It has not begun.") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := r.HTML(io.Discard); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHowItIsShown(t *testing.T) {
+	x := experiment(20_000)
+	x.Status.Message = `<script>alert("no")</script>`
+	r := Make(x, before(), storm().entries, began.Add(time.Hour))
+	r.LogFrom = 101
+	var text, page bytes.Buffer
+	if err := r.Text(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "storm.txt", text.Bytes())
+	golden(t, "storm.json", append(data, '\n'))
+	for _, l := range strings.Split(strings.Split(text.String(), "\n\n")[1], "\n") {
+		if n := len([]rune(l)); n > 100 {
+			t.Errorf("%d columns: %s", n, l)
+		}
+	}
+	if *update {
+		golden(t, "storm.html", page.Bytes())
+	}
+	if found := regexp.MustCompile(`(?i)(src|href|url\(|@import|<script)[^>]*`).FindString(page.String()); found != "" {
+		t.Errorf("the page needs more than itself: %s", found)
+	}
+	for _, address := range regexp.MustCompile(`https?://[^"< ]+`).FindAllString(page.String(), -1) {
+		t.Errorf("the page names %s", address)
+	}
+	d := xml.NewDecoder(&page)
+	d.Strict, d.AutoClose, d.Entity = false, []string{"meta"}, xml.HTMLEntity
+	elements := map[string]int{}
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("the page is no page: %v", err)
+		}
+		if e, ok := token.(xml.StartElement); ok {
+			elements[e.Name.Local]++
+		}
+	}
+	if elements["svg"] != 1 || elements["rect"] < 7 || elements["polyline"] != 2 || elements["tr"] < 8 {
+		t.Errorf("elements: %v", elements)
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestQuantilesGrow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var all []*Injection
+		for range rapid.IntRange(1, 40).Draw(t, "injections") {
+			all = append(all, &Injection{Steps: map[Step]float64{"ready": rapid.Float64Range(0, 100).Draw(t, "ready")}})
+		}
+		s := summaries(all)
+		if len(s) != 1 || s[0].N != len(all) || s[0].P50 > s[0].P95 || s[0].P95 > s[0].Max {
+			t.Fatalf("%+v", s)
+		}
+		below := 0
+		for _, i := range all {
+			if i.Steps["ready"] <= s[0].P50 {
+				below++
+			}
+		}
+		if 2*below < len(all) {
+			t.Fatalf("the median %v has %d of %d below it", s[0].P50, below, len(all))
+		}
+	})
+}
+
+// What was lost is what somebody would count who looks every millisecond.
+func TestReplicaSecondsAreCountedRight(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := &book{}
+		ms, wanted := 0, int32(2)
+		ready := map[string]bool{"a": true, "b": true}
+		lost := 0
+		for range rapid.IntRange(0, 20).Draw(t, "writes") {
+			d := rapid.IntRange(0, 500).Draw(t, "pause")
+			n := int32(0)
+			for _, ok := range ready {
+				if ok {
+					n++
+				}
+			}
+			lost += d * int(max(0, wanted-n))
+			ms += d
+			switch name := rapid.SampledFrom([]string{"a", "b", "c", ""}).Draw(t, "pod"); {
+			case name == "":
+				wanted = rapid.Int32Range(0, 4).Draw(t, "replicas")
+				b.at(ms, "admin", "Scaled", "", deployment(wanted))
+			case rapid.Bool().Draw(t, "ready"):
+				ready[name] = true
+				b.at(ms, agent1, "ContainerReady", "", pod(name, "node-1", 0))
+			default:
+				ready[name] = false
+				b.at(ms, agent1, "ContainerUnready", "", pod(name, "node-1", 0, unready))
+			}
+		}
+		x := experiment(ms)
+		r := Make(x, before(), b.entries, began)
+		got := 0.0
+		if len(r.Workloads) > 0 {
+			got = r.Workloads[0].Lost
+		}
+		if want := float64(lost) / 1000; got < want-1e-6 || got > want+1e-6 {
+			t.Fatalf("lost %v, want %v", got, want)
+		}
+	})
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"orch/pkg/api"
+	"orch/pkg/chaos/report"
+	"orch/pkg/client"
+	"orch/pkg/invariant"
+	v1 "orch/proto/v1"
+)
+
+func newChaosReport(f *factory) *cobra.Command {
+	var output, out string
+	c := &cobra.Command{
+		Use: "report NAME", Short: "Tell how the cluster recovered from a chaos experiment", Args: cobra.ExactArgs(1),
+		Long: "Tell from the log, for each fault of a chaos experiment, how long it took until it\n" +
+			"was noticed, until a restart or a replacement was decided, until the replacement\n" +
+			"had a node and its images, until containers ran, and until all was ready; and what\n" +
+			"users lost meanwhile. While the experiment runs, it tells so far.",
+		Example: "  orchctl chaos report kill-web\n  orchctl chaos report kill-web -o html --out report.html",
+		RunE: func(c *cobra.Command, args []string) error {
+			write := map[string]func(*report.Report, *bytes.Buffer) error{
+				"":     func(r *report.Report, b *bytes.Buffer) error { return r.Text(b) },
+				"text": func(r *report.Report, b *bytes.Buffer) error { return r.Text(b) },
+				"html": func(r *report.Report, b *bytes.Buffer) error { return r.HTML(b) },
+				"json": func(r *report.Report, b *bytes.Buffer) error {
+					return printJSON(&factory{IO: IO{Out: b}}, r)
+				},
+			}[output]
+			if write == nil {
+				return fmt.Errorf("--output %q: use text, json or html", output)
+			}
+			cl, err := f.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := f.request(c.Context(), "Get", "")
+			defer cancel()
+			r, err := makeReport(ctx, cl, f.ns(), args[0])
+			if err != nil {
+				return err
+			}
+			var b bytes.Buffer
+			if err := write(r, &b); err != nil {
+				return err
+			}
+			if out == "" || out == "-" {
+				_, err = f.Out.Write(b.Bytes())
+				return err
+			}
+			if err := os.WriteFile(out, b.Bytes(), 0o644); err != nil { //nolint:gosec // to be looked at by anybody
+				return err
+			}
+			fmt.Fprintf(f.Err, "Written to %s.\n", out)
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "output format: text, json or html")
+	c.Flags().StringVar(&out, "out", "", "the file to write to, instead of standard output")
+	return c
+}
+
+// makeReport reads what a report needs: the experiment, what there was when it
+// began, and the log from then on.
+func makeReport(ctx context.Context, c *client.Client, namespace, name string) (*report.Report, error) {
+	x, err := client.For[*v1.ChaosExperiment](c).Get(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	start := x.GetStatus().GetStartRevision()
+	entries, err := logFrom(ctx, c, start)
+	reachesBack := !errors.Is(err, api.ErrExpired)
+	if !reachesBack {
+		entries, err = logFrom(ctx, c, 0)
+		if len(entries) > 0 {
+			start = entries[0].GetRevision() - 1
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var before []api.Object
+	for _, kind := range invariant.Kinds {
+		l, err := client.ForKind(c, api.KindByName(kind)).List(ctx, client.ListOptions{At: start})
+		if err != nil {
+			return nil, err
+		}
+		before = append(before, l.Items...)
+	}
+	r := report.Make(x, before, entries, time.Now())
+	if !reachesBack {
+		r.LogFrom = start + 1
+	}
+	return r, nil
+}
+
+func logFrom(ctx context.Context, c *client.Client, after int64) (entries []*v1.LogEntry, err error) {
+	for e, err := range c.History(ctx, &v1.HistoryRequest{AfterRevision: after, ExceptReasons: []string{"Heartbeat"}}) {
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	"orch/pkg/client"
+	v1 "orch/proto/v1"
+)
+
+// strayAgent has a container whose pod nobody knows.
+type strayAgent struct{ fakeAgent }
+
+func (strayAgent) Containers(context.Context, *v1.ContainersRequest) (*v1.ContainersResponse, error) {
+	return &v1.ContainersResponse{Containers: []*v1.NodeContainer{
+		{Id: "abcdef", Namespace: "default", Pod: "stray", PodUid: "unknown", Container: "app", Attempt: 1, Running: true},
+	}}, nil
+}
+
+func TestInvariants(t *testing.T) {
+	s := withAgent(t, strayAgent{})
+	pods := client.For[*v1.Pod](s.client)
+	if _, err := pods.Create(t.Context(), &v1.Pod{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "stray"},
+		Spec:     &v1.PodSpec{NodeName: "node-1", Containers: []*v1.Container{{Name: "app", Image: "app:1"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.ok("delete", "pod", "stray", "--force", "--grace-period=0")
+	if _, err := client.For[*v1.Node](s.client).Create(t.Context(), &v1.Node{Metadata: &v1.ObjectMeta{Name: "node-2"}}); err != nil {
+		t.Fatal(err)
+	}
+
+	// A node that offers nothing can hold nothing.
+	out, errs, code := s.run("invariants")
+	if code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	contains(t, errs, "node-2 was not asked: ")
+	contains(t, out, "INVARIANT", "no container without its pod", "promise   0",
+		"pod/stray has left container app (abcdef, attempt 1) on node-1\n", "pod/stray was deleted by user admin: deleted with orchctl",
+		"node/node-1 offers 0m cpu, 0 bytes of memory and room for 0 pods", "pod/ready is ready, and 0 of its 1 containers run on node-1\n", "the containers of 1 of 2 nodes.")
+	var found struct {
+		ToRevision int64
+		Nodes      []string
+		Violations []struct {
+			Name, Object string
+			Revision     int64
+			Cause        struct{ Actor string }
+		}
+	}
+	out, _, code = s.run("invariants", "-o", "json", "--class", "safety")
+	if err := json.Unmarshal([]byte(out), &found); err != nil || code != 1 || len(found.Violations) == 0 {
+		t.Fatal(err, code, out)
+	}
+	last := found.Violations[len(found.Violations)-1]
+	if last.Name != "OwnedContainer" || last.Object != "pod/stray" || last.Cause.Actor != "admin" || found.ToRevision == 0 {
+		t.Errorf("%+v", found)
+	}
+	if quiet := s.ok("invariants", "--class", "promise"); len(quiet) == 0 {
+		t.Error("nothing was said")
+	}
+	s.fails(1, `--class "all": use safety or promise`, "invariants", "--class", "all")
+	s.fails(1, `--output "yaml": use json`, "invariants", "-o", "yaml")
+	s.fails(1, "--watch prints sentences only", "invariants", "-w", "-o", "json")
+}

@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"orch/pkg/api"
+	v1 "orch/proto/v1"
+)
+
+// book writes a log as the API server does.
+type book struct {
+	log  []*v1.LogEntry
+	last map[string]*v1.LogEntry
+}
+
+// write adds an entry: who, why, because of which revision, and the object as it
+// then was. It returns the revision.
+func (b *book) write(actor, reason string, trigger int64, o api.Object) int64 {
+	return b.add(o, &v1.LogEntry{Object: api.Wrap(api.Clone(o)), Cause: &v1.Cause{Actor: actor, Reason: reason, Trigger: trigger}})
+}
+
+// remove adds the end of an object.
+func (b *book) remove(actor, reason string, trigger int64, o api.Object) int64 {
+	return b.add(o, &v1.LogEntry{Deleted: true, Cause: &v1.Cause{Actor: actor, Reason: reason, Trigger: trigger}})
+}
+
+func (b *book) add(o api.Object, e *v1.LogEntry) int64 {
+	if b.last == nil {
+		b.last = map[string]*v1.LogEntry{}
+	}
+	e.Kind, e.Namespace, e.Name = api.KindOf(o).Name, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName()
+	key := e.Kind + "/" + e.Name
+	e.Revision, e.Previous = int64(len(b.log)+1), b.last[key].GetRevision()
+	if b.last[key] = e; e.Deleted {
+		delete(b.last, key)
+	}
+	b.log = append(b.log, e)
+	return e.Revision
+}
+
+func meta(name, uid string, owner api.Object) *v1.ObjectMeta {
+	m := &v1.ObjectMeta{Namespace: "default", Name: name, Uid: uid}
+	if owner != nil {
+		m.OwnerReferences = []*v1.OwnerReference{api.NewControllerRef(owner)}
+	}
+	return m
+}
+
+// webflix is a log in which a Deployment of one was made, and its pod runs.
+func webflix() (b *book, set *v1.ReplicaSet, pod *v1.Pod) {
+	b = &book{}
+	b.write("apiserver", "Bootstrap", 0, &v1.Namespace{Metadata: &v1.ObjectMeta{Name: "default"}})
+	d := &v1.Deployment{Metadata: meta("web", "d", nil), Spec: &v1.DeploymentSpec{Replicas: proto.Int32(1)}}
+	rev := b.write("admin", "Applied", 0, d)
+	set = &v1.ReplicaSet{Metadata: meta("web-1", "rs", d), Spec: &v1.ReplicaSetSpec{Replicas: proto.Int32(1)}}
+	rev = b.write("deployment-controller", "NewReplicaSetCreated", rev, set)
+	pod = &v1.Pod{Metadata: meta("web-1-a", "a", set), Spec: &v1.PodSpec{}, Status: &v1.PodStatus{}}
+	rev = b.write("replicaset-controller", "SuccessfulCreate", rev, pod)
+	pod.Spec.NodeName = "node-1"
+	b.write("default-scheduler", "Scheduled", rev, pod)
+	pod.Status.ContainerStatuses = []*v1.ContainerStatus{{Name: "app", State: &v1.ContainerState{Running: &v1.ContainerStateRunning{}}}}
+	b.write("system:node:node-1", "Started", rev, pod)
+	return b, set, pod
+}
+
+// given are the texts of the marks that a lesson gives.
+func given(g Grade) string {
+	var texts []string
+	for _, m := range g.Marks {
+		if m.Done {
+			texts = append(texts, m.Text)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+func TestWithoutDoingAnythingThereIsNoMark(t *testing.T) {
+	idle, _, _ := webflix()
+	cluster := &book{}
+	cluster.write("apiserver", "Bootstrap", 0, &v1.Namespace{Metadata: &v1.ObjectMeta{Name: "default"}})
+	node := &v1.Node{Metadata: &v1.ObjectMeta{Name: "node-1"}, Spec: &v1.NodeSpec{}, Status: &v1.NodeStatus{}}
+	cluster.write("system:bootstrap:x", "Join", 0, node)
+	for _, l := range Lessons() {
+		for name, log := range map[string][]*v1.LogEntry{"no log": nil, "a fresh cluster": cluster.log} {
+			if g := l.Check(log); given(g) != "" || g.Done {
+				t.Errorf("lab %d, %s: marks %q, done %t", l.Number, name, given(g), g.Done)
+			}
+		}
+		if l.Number > 1 && l.Check(idle.log).Done {
+			t.Errorf("lab %d is done with a Deployment that nobody touched", l.Number)
+		}
+		for _, m := range l.Check(nil).Marks {
+			if m.Text == "" || m.Hint == "" {
+				t.Errorf("lab %d: a mark says %q and hints at %q", l.Number, m.Text, m.Hint)
+			}
+		}
+	}
+}
+
+func TestAReplacementIsOneHoweverThePodWent(t *testing.T) {
+	const mark = "A pod that you deleted was replaced by another"
+	ways := map[string]func(b *book, p *v1.Pod) int64{
+		"deleted, with grace": func(b *book, p *v1.Pod) int64 {
+			p.Metadata.DeletionTimestamp = timestamppb.Now()
+			rev := b.write("admin", "Deleted", 0, p)
+			b.remove("system:node:node-1", "ContainersRemoved", rev, p)
+			return rev
+		},
+		"deleted at once":          func(b *book, p *v1.Pod) int64 { return b.remove("admin", "Deleted", 0, p) },
+		"deleted by another":       func(b *book, p *v1.Pod) int64 { return b.remove("alice", "Evicted", 0, p) },
+		"deleted by a controller*": func(b *book, p *v1.Pod) int64 { return b.remove("garbage-collector", "OwnerGone", 3, p) },
+	}
+	for name, end := range ways {
+		b, set, p := webflix()
+		rev := end(b, p)
+		if strings.Contains(given(Lessons()[0].Check(b.log)), mark) {
+			t.Errorf("%s: there is no replacement yet", name)
+		}
+		b.write("replicaset-controller", "SuccessfulCreate", rev, &v1.Pod{Metadata: meta("web-1-b", "b", set)})
+		want := !strings.HasSuffix(name, "*") // what nobody did gives no mark
+		if got := strings.Contains(given(Lessons()[0].Check(b.log)), mark); got != want {
+			t.Errorf("%s: mark %t, want %t", name, got, want)
+		}
+	}
+}
+
+func TestAPodThatWasWantedInAdditionIsNoReplacement(t *testing.T) {
+	b, set, p := webflix()
+	b.remove("admin", "Deleted", 0, p)
+	set.Spec.Replicas = proto.Int32(2)
+	rev := b.write("deployment-controller", "ScaledUp", 2, set)
+	b.write("replicaset-controller", "SuccessfulCreate", rev, &v1.Pod{Metadata: meta("web-1-b", "b", set)})
+	if got := given(Lessons()[0].Check(b.log)); strings.Contains(got, "replaced") {
+		t.Errorf("marks %q", got)
+	}
+}
+
+func TestALogThatWasCompactedSaysWhereItBegins(t *testing.T) {
+	b, _, _ := webflix()
+	if g := Lessons()[0].Check(b.log); g.From != 0 {
+		t.Errorf("a whole log begins at %d", g.From)
+	}
+	if g := Lessons()[0].Check(b.log[4:]); g.From != 5 || g.Done {
+		t.Errorf("what is left of a log begins at %d, want 5", g.From)
+	}
+}

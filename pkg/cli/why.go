@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"orch/pkg/api"
+	"orch/pkg/why"
+)
+
+func newWhy(f *factory) *cobra.Command {
+	var (
+		s      selection
+		o      why.Options
+		since  moment
+		tree   bool
+		output string
+	)
+	c := &cobra.Command{
+		Use: "why (TYPE/NAME | TYPE NAME)", Short: "Explain why an object exists, and why it is as it is",
+		Long: "Explain an object from the log: why it exists, why it is where it is, what became\n" +
+			"of it, and who or what began it. The newest comes first; below each line stands\n" +
+			"what made it necessary. What is gone is explained as long as the log remembers it.",
+		Example: "  orchctl why pod/web-1\n  orchctl why deployment recommend-service --tree\n  orchctl why node/node-3 --since 10m",
+
+		ValidArgsFunction: f.completeKinds, Args: cobra.RangeArgs(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			t, err := s.one(f, args)
+			if err != nil {
+				return err
+			}
+			cl, err := f.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := f.request(c.Context(), "Get", "")
+			defer cancel()
+			key := why.Key{Kind: t.kind.Name, Namespace: t.namespace, Name: t.name}
+			history, log, err := why.Gather(ctx, cl, key)
+			switch {
+			case err != nil:
+				return err
+			case len(history) == 0:
+				return api.NotFound(t.kind, t.name)
+			}
+			if since.text != "" {
+				if o.Since, err = since.when(ctx, cl); err != nil {
+					return err
+				}
+			}
+			x := why.Explain(key, history, log, o)
+			switch {
+			case output == "json":
+				return printJSON(f, x)
+			case output != "":
+				return fmt.Errorf("--output %q: use json, or none for sentences", output)
+			}
+			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, x.State)
+			for _, text := range heldFor(ctx, cl, key) {
+				fmt.Fprintf(f.Out, "now         %s\n", text)
+			}
+			if tree {
+				(&causes{out: f.Out, all: o.All}).draw(x)
+			} else {
+				tell(f.Out, x)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&tree, "tree", false, "begin with the causes, and show below each what came of it")
+	c.Flags().Var(&since, "since", "only what happened from then on: "+momentForms)
+	c.Flags().BoolVar(&o.All, "all", false, "also what only keeps accounts (counted, observed)")
+	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	return c
+}
+
+// tell prints the steps, newest first, and below each what led to it, as far as
+// the object's own story does not say it.
+func tell(w io.Writer, x why.Explanation) {
+	told := map[int64]bool{}
+	for _, s := range x.Steps {
+		if s.Revision == 0 {
+			fmt.Fprintf(w, "            %s\n", s.Text)
+			continue
+		}
+		fmt.Fprintf(w, "%s  %s%s (rev %d)\n", clock(s.Time), s.Text, by(s), s.Revision)
+		for c := s.Because; c != nil && c.Object != x.Object; c = c.Because {
+			if c.Quiet && c.Because != nil {
+				continue
+			}
+			if told[c.Revision] {
+				fmt.Fprintf(w, "            ← see above (rev %d)\n", c.Revision)
+				break
+			}
+			told[c.Revision] = true
+			fmt.Fprintf(w, "            ← %s (rev %d)\n", line(*c), c.Revision)
+		}
+	}
+}
+
+// clock is a time of today without its date.
+func clock(t time.Time) string {
+	t = t.Local()
+	if y, m, d := time.Now().Date(); t.Before(time.Date(y, m, d, 0, 0, 0, 0, t.Location())) {
+		return t.Format("2006-01-02 15:04:05")
+	}
+	return t.Format("15:04:05")
+}
+
+// line is a step with its object.
+func line(s why.Step) string {
+	if s.Object == "" {
+		return s.Text
+	}
+	return s.Object + " " + s.Text + by(s)
+}
+
+// by says where a chain began, where the sentence does not.
+func by(s why.Step) string {
+	switch s.Origin {
+	case why.Node:
+		if who := why.Who(s.Actor); !strings.Contains(s.Text, who) {
+			return ", as " + who + " saw"
+		}
+	case why.Clock:
+		return ", as its time was over"
+	case why.Bootstrap, why.User, why.Compacted, why.Withheld, why.Unknown:
+	}
+	return ""
+}
+
+// causes prints explanations as a tree: what began it, and below it what
+// followed.
+type causes struct {
+	out io.Writer
+	all bool
+	// children are the revisions that follow from each; 0 has the beginnings.
+	children map[int64][]int64
+	steps    map[int64]why.Step
+}
+
+func (t *causes) draw(x why.Explanation) {
+	t.children, t.steps = map[int64][]int64{}, map[int64]why.Step{}
+	for i := range x.Steps {
+		t.add(&x.Steps[i])
+	}
+	for i, rev := range t.below(0) {
+		if i > 0 {
+			fmt.Fprintln(t.out)
+		}
+		t.branch(rev, "", "")
+	}
+}
+
+// add enters a step below the nearest cause that is worth a line.
+func (t *causes) add(s *why.Step) {
+	if _, known := t.steps[s.Revision]; known || s.Revision == 0 {
+		return
+	}
+	t.steps[s.Revision] = *s
+	parent := s.Because
+	for parent != nil && parent.Quiet && parent.Because != nil && !t.all {
+		parent = parent.Because
+	}
+	if parent == nil {
+		t.children[0] = append(t.children[0], s.Revision)
+		return
+	}
+	t.children[parent.Revision] = append(t.children[parent.Revision], s.Revision)
+	t.add(parent)
+}
+
+func (t *causes) below(rev int64) []int64 {
+	slices.Sort(t.children[rev])
+	return t.children[rev]
+}
+
+func (t *causes) branch(rev int64, first, rest string) {
+	s := t.steps[rev]
+	fmt.Fprintf(t.out, "%s%s  %s (rev %d)\n", first, clock(s.Time), line(s), rev)
+	children := t.below(rev)
+	for i, child := range children {
+		if i == len(children)-1 {
+			t.branch(child, rest+"└─ ", rest+"   ")
+		} else {
+			t.branch(child, rest+"├─ ", rest+"│  ")
+		}
+	}
+}
