@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -62,9 +63,13 @@ func TestAPausedControllerWritesNothingAndShowsWhatItWould(t *testing.T) {
 		if err := write(); !errors.Is(err, api.ErrHeld) {
 			t.Errorf("%s: %v", name, err)
 		}
-		held := heldOf(t, s.Client, "replicaset")
-		w := held[len(held)-1]
-		if w.GetVerb() != name || w.GetCause().GetReason() != "Made" || w.GetCause().GetMessage() != "wanted 2, had 1" || w.GetCause().GetTrigger() != 5 {
+		held := heldOf(t, s.Client, "replicaset") // by key in the order they came first, whatever the map's
+		i := slices.IndexFunc(held, func(w *v1.HeldWrite) bool { return w.GetVerb() == name })
+		if i < 0 {
+			t.Fatalf("%s is not held: %v", name, held)
+		}
+		w := held[i]
+		if w.GetCause().GetReason() != "Made" || w.GetCause().GetMessage() != "wanted 2, had 1" || w.GetCause().GetTrigger() != 5 {
 			t.Errorf("%s: %v", name, w)
 		}
 		old, next := api.Unwrap(w.GetBefore()), api.Unwrap(w.GetAfter())
