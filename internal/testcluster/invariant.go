@@ -17,7 +17,7 @@ func Entry(e store.Entry) (*v1.LogEntry, error) {
 	parts := strings.Split(e.Key, "/") // Pod/default/web-1, Node/node-1
 	entry := &v1.LogEntry{
 		Revision: e.Revision, Time: timestamppb.New(e.Time), Deleted: e.Deleted, Previous: e.Prev, Kind: parts[0], Name: parts[len(parts)-1], Object: &v1.Object{},
-		Cause: &v1.Cause{Actor: e.Cause.Actor, Reason: e.Cause.Reason, Message: e.Cause.Message, Trigger: e.Cause.Trigger},
+		Cause: &v1.Cause{Actor: e.Cause.Actor, Reason: e.Cause.Reason, Message: e.Cause.Message, Trigger: e.Cause.Trigger, SteppedBy: e.Cause.SteppedBy},
 	}
 	if len(parts) == 3 {
 		entry.Namespace = parts[1]

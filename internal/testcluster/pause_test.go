@@ -83,13 +83,13 @@ func TestAPausedReplicaSetControllerIsLedStepByStep(t *testing.T) {
 	story(t, 2, func(t *testing.T, c *testcluster.Cluster) {
 		deployed(t, c)
 		pause(t, c, true, "replicaset")
-		scale(t, c, 5)
+		scale(t, c, 6)
 		holds := func(want string) func() bool {
 			return func() bool { return say(controllers(t, c)["replicaset"].GetHeld()) == want }
 		}
-		c.Eventually("it holds two pods", holds("create Pod: SuccessfulCreate, create Pod: SuccessfulCreate"))
+		c.Eventually("it holds three pods", holds("create Pod: SuccessfulCreate, create Pod: SuccessfulCreate, create Pod: SuccessfulCreate"))
 		c.Always("it goes on to hold them and writes nothing", time.Minute, func() bool { return len(c.Pods("")) == 3 })
-		if w := controllers(t, c)["replicaset"].GetHeld()[0]; !strings.Contains(w.GetCause().GetMessage(), "wanted 5, had 3") || w.GetCause().GetTrigger() == 0 {
+		if w := controllers(t, c)["replicaset"].GetHeld()[0]; !strings.Contains(w.GetCause().GetMessage(), "wanted 6, had 3") || w.GetCause().GetTrigger() == 0 {
 			t.Errorf("why: %v", w.GetCause())
 		}
 
@@ -97,7 +97,7 @@ func TestAPausedReplicaSetControllerIsLedStepByStep(t *testing.T) {
 		if got := say([]*v1.HeldWrite{r.GetWritten()}); got != "create Pod: SuccessfulCreate" {
 			t.Errorf("the step: %s", got)
 		}
-		if next := r.GetController().GetHeld(); say(next) != "create Pod: SuccessfulCreate" || !strings.Contains(next[0].GetCause().GetMessage(), "wanted 5, had 4") {
+		if next := r.GetController().GetHeld(); say(next) != "create Pod: SuccessfulCreate, create Pod: SuccessfulCreate" || !strings.Contains(next[0].GetCause().GetMessage(), "wanted 6, had 4") {
 			t.Errorf("what comes next: %v", next)
 		}
 		if n := len(c.Pods("")); n != 4 {

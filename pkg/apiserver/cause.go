@@ -20,8 +20,12 @@ const maxCause = 1024
 // verb.
 func causeOf(ctx context.Context, c *v1.Cause, verb string) store.Cause {
 	cause := store.Cause{Actor: c.GetActor(), Reason: c.GetReason(), Message: c.GetMessage(), Trigger: c.GetTrigger()}
-	if who := callerOf(ctx); !who.trusted || cause.Actor == "" {
+	who := callerOf(ctx)
+	if !who.trusted || cause.Actor == "" {
 		cause.Actor = who.Name
+	}
+	if who.trusted { // its own parts do not say so: the gate does
+		cause.SteppedBy = c.GetSteppedBy()
 	}
 	if cause.Reason == "" {
 		cause.Reason = verb

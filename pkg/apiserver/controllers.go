@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,10 +23,11 @@ import (
 const pausedName = "paused-controllers"
 
 // What Step waits for: somebody to make use of the grant, and then to tell what
-// comes next.
+// comes next, until there is a pause.
 const (
 	stepPatience = 3 * api.HeldAgain
 	nextPatience = 3 * api.HeldAgain / 2
+	nextPause    = api.HeldAgain / 20
 )
 
 // write makes a write with do, or holds it where it is that of a paused
@@ -107,11 +109,11 @@ func heldWrite(verb string, key api.Key, c *v1.Cause, old, tried store.Entry) (*
 	return w, nil
 }
 
-// remind tells who looks at the cluster that somebody is paused.
-func (s *Server) remind(ctx context.Context) {
-	if c := callerOf(ctx); !c.trusted && c.NodeName() == "" {
-		if text := s.gate.Banner(s.now()); text != "" {
-			noteOf(ctx).warn(text)
+// remind tells who works with objects that somebody is paused.
+func (s *Server) remind(method string, n *note) {
+	if c := n.caller; strings.HasPrefix(method, "/"+v1.Resources_ServiceDesc.ServiceName+"/") && !c.trusted && c.NodeName() == "" {
+		if text := s.gate.Banner(); text != "" {
+			n.warn(text)
 		}
 	}
 }
@@ -234,7 +236,7 @@ func (c *controllers) Step(ctx context.Context, r *v1.StepRequest) (*v1.StepResp
 		return nil, err
 	}
 	g := c.s.gate
-	grant, err := g.Grant(r.GetController(), r.GetKey())
+	grant, err := g.Grant(r.GetController(), r.GetKey(), callerOf(ctx).Name)
 	if err != nil {
 		return nil, err
 	}
@@ -258,14 +260,18 @@ func (c *controllers) Step(ctx context.Context, r *v1.StepRequest) (*v1.StepResp
 	if !done {
 		return nil, c.nothing(r)
 	}
-	for late := time.After(nextPatience); !g.Followed(grant); {
+	// A run tells one write after the other: when nothing more comes, it has told all.
+	late := time.After(nextPatience)
+	for {
+		var quiet <-chan time.Time
 		changed := g.Changed()
 		if g.Followed(grant) {
-			break
+			quiet = time.After(nextPause)
 		}
 		select {
 		case <-changed:
 			continue
+		case <-quiet:
 		case <-late:
 		case <-ctx.Done():
 		case <-c.s.running.Done():
@@ -283,7 +289,7 @@ func (c *controllers) nothing(r *v1.StepRequest) error {
 	}
 	if r.GetKey() != "" && len(keys) > 0 {
 		slices.Sort(keys)
-		return api.Errorf(api.ErrBadRequest, "controller %s holds nothing of %s, but of %v", r.GetController(), r.GetKey(), slices.Compact(keys))
+		return api.Errorf(api.ErrBadRequest, "controller %s holds nothing of %s, but of %s", r.GetController(), r.GetKey(), strings.Join(slices.Compact(keys), ", "))
 	}
 	return api.Errorf(api.ErrBadRequest, "controller %s holds nothing: all is as it should be in its eyes", r.GetController())
 }

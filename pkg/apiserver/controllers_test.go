@@ -237,7 +237,7 @@ func TestWhoLooksAtTheClusterIsRemindedOfAPause(t *testing.T) {
 	g := guard(t)
 	reminded := func(u identity.User) (texts []string) {
 		pair := must[*identity.Pair](t)(identity.NewPair(t.Context(), "", g.authority.For(u)))
-		c := g.with(pair, client.OnWarning(func(text string) { texts = append(texts, text) }))
+		c := g.with(pair, client.OnWarning(func(text string) { texts = append(texts, text) })...)
 		_, _ = client.For[*v1.Pod](c).List(t.Context(), client.ListOptions{Namespace: "default", FieldSelector: "spec.nodeName=n1"})
 		return texts
 	}
@@ -246,7 +246,7 @@ func TestWhoLooksAtTheClusterIsRemindedOfAPause(t *testing.T) {
 		t.Errorf("nobody is paused: %v", got)
 	}
 	pause(t, g.admin, "replicaset", true)
-	if got := reminded(eve); len(got) != 1 || got[0] != "controller replicaset is paused and holds 0 writes: see orchctl controllers list" {
+	if got := reminded(eve); len(got) != 1 || got[0] != "controller replicaset is paused: see orchctl controllers plan" {
 		t.Errorf("a user: %v", got)
 	}
 	n := must[*v1.Node](t)(client.For[*v1.Node](g.admin).Get(t.Context(), "", "n1"))

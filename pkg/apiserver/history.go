@@ -282,7 +282,7 @@ func logEntry(e store.Entry) *v1.LogEntry {
 		Revision: e.Revision, Time: timestamppb.New(e.Time),
 		Kind: kind, Namespace: namespace, Name: name,
 		Deleted: e.Deleted, Object: wire(e), Previous: e.Prev,
-		Cause: &v1.Cause{Actor: e.Cause.Actor, Reason: e.Cause.Reason, Message: e.Cause.Message, Trigger: e.Cause.Trigger},
+		Cause: &v1.Cause{Actor: e.Cause.Actor, Reason: e.Cause.Reason, Message: e.Cause.Message, Trigger: e.Cause.Trigger, SteppedBy: e.Cause.SteppedBy},
 	}
 }
 

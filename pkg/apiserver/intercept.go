@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,7 +45,10 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 				return
 			}
 			answer, err = handle(context.WithValue(ctx, noteKey{}, n), req)
-			n.sendWarnings(ctx)
+			if !errors.Is(err, api.ErrForbidden) {
+				s.remind(info.FullMethod, n)
+			}
+			_ = grpc.SetHeader(ctx, n.warningHeader()) // where the client has gone there is no one to tell
 		}()
 	default:
 		err = api.Errorf(api.ErrTooManyRequests, "too many requests are being served (%d); try again", cap(s.inFlight))
@@ -76,7 +80,10 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		if err != nil {
 			return
 		}
-		err = handle(srv, &serverStream{ss, context.WithValue(ctx, noteKey{}, n)})
+		err = handle(srv, &serverStream{ss, context.WithValue(ctx, noteKey{}, n), sync.OnceFunc(func() {
+			s.remind(info.FullMethod, n)
+			_ = ss.SetHeader(n.warningHeader())
+		})})
 	}()
 	for _, why := range []error{errStopping, errRevoked, errRevokedUser} {
 		if err != nil && errors.Is(context.Cause(ctx), why) {
@@ -103,10 +110,17 @@ const clusterKey = "orch-cluster"
 
 var errStopping = api.Errorf(api.ErrUnavailable, "the API server is shutting down")
 
-// serverStream is a stream with another context.
+// serverStream is a stream with another context, and warnings before what it sends
+// first: by then it is known that the client may read.
 type serverStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // that is how gRPC hands it on
+	ctx  context.Context //nolint:containedctx // that is how gRPC hands it on
+	warn func()
+}
+
+func (s *serverStream) SendMsg(m any) error {
+	s.warn()
+	return s.ServerStream.SendMsg(m)
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }

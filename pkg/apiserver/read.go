@@ -37,7 +37,6 @@ func (s *Server) Get(ctx context.Context, r *v1.GetRequest) (*v1.Object, error) 
 	if err := s.authorize(ctx, on("get", k, "", key.Namespace, key.Name)); err != nil {
 		return nil, err
 	}
-	s.remind(ctx)
 	at, err := s.moment(ctx, r.GetAtRevision(), r.GetAtTime())
 	if err != nil {
 		return nil, err
@@ -59,7 +58,6 @@ func (s *Server) List(ctx context.Context, r *v1.ListRequest) (*v1.ListResponse,
 	if err := s.authorize(ctx, onFilter("list", f)); err != nil {
 		return nil, err
 	}
-	s.remind(ctx)
 	at, err := s.moment(ctx, r.GetAtRevision(), r.GetAtTime())
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"orch/pkg/api"
@@ -124,10 +123,5 @@ func (n *note) warn(texts ...string) {
 	}
 }
 
-// sendWarnings sends what warn has kept: Kubernetes' header "Warning", as a
-// trailer. Where the client has gone there is no one to tell.
-func (n *note) sendWarnings(ctx context.Context) {
-	if len(n.warnings) > 0 {
-		_ = grpc.SetTrailer(ctx, metadata.MD{warningKey: n.warnings})
-	}
-}
+// warningHeader has what warn has kept, as Kubernetes' header "Warning" has.
+func (n *note) warningHeader() metadata.MD { return metadata.MD{warningKey: n.warnings} }

@@ -23,9 +23,9 @@ func listening(t *testing.T, srv *server) (*client.Client, func() []string) {
 	t.Helper()
 	var warnings []string
 	conn, err := grpc.NewClient("passthrough:///server",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return srv.listen.Load().DialContext(ctx) }),
-		client.OnWarning(func(text string) { warnings = append(warnings, text) }))
+		append(client.OnWarning(func(text string) { warnings = append(warnings, text) }),
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return srv.listen.Load().DialContext(ctx) }))...)
 	if err != nil {
 		t.Fatal(err)
 	}

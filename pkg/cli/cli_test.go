@@ -19,6 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -40,6 +42,7 @@ type session struct {
 	client *client.Client
 	// authority is the cluster's.
 	authority *identity.Authority
+	inner     *bufconn.Listener // for parts of the server's own process
 	stdin     string
 }
 
@@ -68,8 +71,10 @@ func begin(t *testing.T) *session {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, l) }()
+	inner := bufconn.Listen(1 << 20)
+	var serving errgroup.Group
+	serving.Go(func() error { return server.Serve(ctx, l) })
+	serving.Go(func() error { return server.ServeInner(ctx, inner) })
 	c, err := client.Dial(l.Addr().String(), "test", client.TLS(identity.DialTLS(identity.ServerName, pair, authority.Certificate())))
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +82,12 @@ func begin(t *testing.T) *session {
 	t.Cleanup(func() {
 		c.Close()
 		cancel()
-		if err := <-done; err != nil {
+		if err := serving.Wait(); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 		s.Close()
 	})
-	return &session{t: t, server: l.Addr().String(), client: c, authority: authority, flags: []string{
+	return &session{t: t, server: l.Addr().String(), client: c, authority: authority, inner: inner, flags: []string{
 		"--server", l.Addr().String(), "--certificate-authority", filepath.Join(dir, identity.AuthorityFile),
 		"--client-certificate", admin, "--client-key", admin,
 	}}

@@ -36,7 +36,8 @@ func newControllers(f *factory) *cobra.Command {
 func newControllersList(f *factory) *cobra.Command {
 	var output string
 	c := &cobra.Command{
-		Use: "list [NAME...]", Short: "List the controllers, and whether they are paused", ValidArgsFunction: f.completeControllers,
+		Use: "list [NAME...]", Short: "List the controllers, and whether they are paused", ValidArgsFunction: f.completeControllers(func(*v1.Controller) bool { return true }),
+		Example: "  orchctl controllers list\n  orchctl controllers list replicaset -o yaml    # with what it holds",
 		RunE: func(c *cobra.Command, args []string) error {
 			all, err := f.controllers(c.Context(), args)
 			if err != nil {
@@ -45,9 +46,14 @@ func newControllersList(f *factory) *cobra.Command {
 			switch output {
 			case "json", "yaml":
 				return printControllers(f, output, all)
+			case "name":
+				for _, one := range all {
+					fmt.Fprintf(f.Out, "controller/%s\n", one.GetName())
+				}
+				return nil
 			case "":
 			default:
-				return fmt.Errorf("--output %q: use json or yaml, or none for a table", output)
+				return fmt.Errorf("--output %q: use json, yaml or name, or none for a table", output)
 			}
 			rows := [][]string{{"NAME", "PAUSED", "HELD", "LAST WRITE"}}
 			for _, one := range all {
@@ -64,44 +70,51 @@ func newControllersList(f *factory) *cobra.Command {
 			return printer.Rows(f.Out, rows)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json or yaml")
+	c.Flags().StringVarP(&output, "output", "o", "", "output format: json, yaml or name")
 	return c
 }
 
 func newControllersPlan(f *factory) *cobra.Command {
 	return &cobra.Command{
-		Use: "plan [NAME...]", Short: "Show what paused controllers would write, as differences, and why", ValidArgsFunction: f.completeControllers,
+		Use: "plan [NAME...]", Short: "Show what paused controllers would write, as differences, and why", ValidArgsFunction: f.completeControllers((*v1.Controller).GetPaused),
+		Example: "  orchctl controllers plan\n  orchctl controllers plan replicaset",
 		RunE: func(c *cobra.Command, args []string) error {
 			all, err := f.controllers(c.Context(), args)
 			if err != nil {
 				return err
 			}
-			paused := 0
+			var texts, idle []string
 			for _, one := range all {
 				switch {
+				case len(one.GetHeld()) > 0:
+					texts = append(texts, planOf(one))
 				case one.GetPaused():
-					paused++
-					printPlan(f.Out, one)
+					idle = append(idle, one.GetName())
 				case len(args) > 0:
-					fmt.Fprintf(f.Out, "controller/%s is not paused: it holds nothing\n", one.GetName())
+					texts = append(texts, fmt.Sprintf("controller/%s is not paused: it holds nothing\n", one.GetName()))
 				}
 			}
-			if paused == 0 && len(args) == 0 {
+			if len(idle) > 0 {
+				texts = append(texts, fmt.Sprintf("paused, and would write nothing: %s\n", strings.Join(idle, ", ")))
+			}
+			if len(texts) == 0 {
 				fmt.Fprintln(f.Err, "No controller is paused.")
 			}
+			fmt.Fprint(f.Out, strings.Join(texts, "\n"))
 			return nil
 		},
 	}
 }
 
 func newPause(f *factory, pause bool) *cobra.Command {
-	verb, short := "pause", "Hold what controllers would write"
+	verb, short, already := "pause", "Hold what controllers would write", "is already paused"
 	if !pause {
-		verb, short = "resume", "Let paused controllers go on"
+		verb, short, already = "resume", "Let paused controllers go on", "is not paused"
 	}
 	var all bool
 	c := &cobra.Command{
-		Use: verb + " NAME... | --all", Short: short, ValidArgsFunction: f.completeControllers,
+		Use: verb + " NAME... | --all", Short: short, Example: "  orchctl controllers " + verb + " replicaset scheduler\n  orchctl controllers " + verb + " --all",
+		ValidArgsFunction: f.completeControllers(func(c *v1.Controller) bool { return c.GetPaused() != pause }),
 		RunE: func(c *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return fmt.Errorf("name one or more controllers, or give --all")
@@ -113,6 +126,12 @@ func newPause(f *factory, pause bool) *cobra.Command {
 			ctx, cancel := f.request(c.Context(), "", "")
 			defer cancel()
 			for _, one := range there {
+				if one.GetPaused() == pause {
+					if !all {
+						fmt.Fprintf(f.Out, "controller/%s %s\n", one.GetName(), already)
+					}
+					continue
+				}
 				if _, err := f.conn.Controllers().Pause(ctx, &v1.PauseRequest{Controller: one.GetName(), Paused: pause}); err != nil {
 					return api.FromStatus(err)
 				}
@@ -128,7 +147,14 @@ func newPause(f *factory, pause bool) *cobra.Command {
 func newStep(f *factory) *cobra.Command {
 	var key string
 	c := &cobra.Command{
-		Use: "step NAME", Short: "Let a paused controller make one write, and show what it would write next", Args: cobra.ExactArgs(1), ValidArgsFunction: f.completeControllers,
+		Use: "step NAME", Short: "Let a paused controller make one write, and show what it would write next", Example: "  orchctl controllers step replicaset\n  orchctl controllers step deployment --key default/web",
+		ValidArgsFunction: f.completeControllers((*v1.Controller).GetPaused),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("name one controller, such as replicaset: 'orchctl controllers list' says which are paused and hold something")
+			}
+			return nil
+		},
 		Long: "Let a paused controller make one write: the next of what is held longest, or of\n" +
 			"what --key names. Then show what was written, and what it would write next.",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -149,8 +175,7 @@ func newStep(f *factory) *cobra.Command {
 				fmt.Fprintf(f.Out, "controller/%s holds nothing more.\n", args[0])
 				return nil
 			}
-			fmt.Fprint(f.Out, "Next: ")
-			printPlan(f.Out, r.GetController())
+			fmt.Fprintf(f.Out, "Next: %s", planOf(r.GetController()))
 			return nil
 		},
 	}
@@ -189,29 +214,27 @@ func (f *factory) controllers(ctx context.Context, names []string) ([]*v1.Contro
 	return some, nil
 }
 
-func (f *factory) completeControllers(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	all, err := f.controllers(c.Context(), nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, one := range all {
-		if !slices.Contains(args, one.GetName()) {
-			names = append(names, one.GetName())
+// completeControllers completes the names of those that a command is for.
+func (f *factory) completeControllers(is func(*v1.Controller) bool) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+		all, _ := f.controllers(c.Context(), nil) // nobody reads an error here
+		for _, one := range all {
+			if is(one) && !slices.Contains(args, one.GetName()) && (c.Name() != "step" || len(args) == 0) {
+				names = append(names, one.GetName())
+			}
 		}
+		return names, cobra.ShellCompDirectiveNoFileComp
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// printPlan shows what a paused controller would write.
-func printPlan(w io.Writer, c *v1.Controller) {
-	switch n := len(c.GetHeld()); n {
-	case 0:
-		fmt.Fprintf(w, "controller/%s is paused and holds nothing: all is as it should be in its eyes\n", c.GetName())
-	case 1:
-		fmt.Fprintf(w, "controller/%s is paused and would write once:\n", c.GetName())
-	default:
-		fmt.Fprintf(w, "controller/%s is paused and would write %d times:\n", c.GetName(), n)
+// planOf tells what a paused controller would write.
+func planOf(c *v1.Controller) string {
+	var all strings.Builder
+	fmt.Fprintf(&all, "controller/%s is paused and would write ", c.GetName())
+	if n := len(c.GetHeld()); n == 1 {
+		fmt.Fprint(&all, "once:\n")
+	} else {
+		fmt.Fprintf(&all, "%d times:\n", n)
 	}
 	var texts []string
 	times := map[string]int{}
@@ -227,20 +250,26 @@ func printPlan(w io.Writer, c *v1.Controller) {
 		if n := times[text]; n > 1 {
 			text = strings.Replace(text, "\n", fmt.Sprintf(" (%d times)\n", n), 1)
 		}
-		fmt.Fprintf(w, "\n%s", text)
+		fmt.Fprintf(&all, "\n%s", text)
 	}
+	return all.String()
 }
 
 // headline is what a write does, in short.
-func headline(w *v1.HeldWrite) string { return w.GetVerb() + " " + objectOf(w) }
+func headline(w *v1.HeldWrite) string { return w.GetVerb() + " " + nameOf(w) }
 
-// objectOf names the object of a write. The name that a create makes up is not
-// known before.
-func objectOf(w *v1.HeldWrite) string {
-	o := api.Unwrap(w.GetAfter())
-	if o == nil {
-		o = api.Unwrap(w.GetBefore())
+// objectOf is the object of a write as it will be; as it was, where it will be gone.
+func objectOf(w *v1.HeldWrite) api.Object {
+	if o := api.Unwrap(w.GetAfter()); o != nil {
+		return o
 	}
+	return api.Unwrap(w.GetBefore())
+}
+
+// nameOf names the object of a write. The name that a create makes up is not
+// known before.
+func nameOf(w *v1.HeldWrite) string {
+	o := objectOf(w)
 	name := printer.Name(o)
 	if o.GetMetadata().GetName() == "" {
 		name += o.GetMetadata().GetGenerateName() + "<random>"
@@ -264,14 +293,18 @@ func printWrite(w io.Writer, held *v1.HeldWrite) {
 	fmt.Fprintln(w)
 	before, after := api.Unwrap(held.GetBefore()), api.Unwrap(held.GetAfter())
 	if after == nil {
-		fmt.Fprintf(w, "    - %s\n", objectOf(held))
+		fmt.Fprintf(w, "    - %s\n", nameOf(held))
 		return
 	}
 	isNew := before == nil
 	if isNew {
 		before = api.KindOf(after).New()
 	}
-	for _, c := range why.Changes(before, after) {
+	changes := why.Changes(before, after)
+	if len(changes) == 0 {
+		fmt.Fprintln(w, "    (nothing but accounts: a revision, a count, a time)")
+	}
+	for _, c := range changes {
 		if isNew && usual.MatchString(c.Path) {
 			continue
 		}
@@ -291,32 +324,33 @@ func heldFor(ctx context.Context, c *client.Client, o why.Key) (lines []string) 
 	if err != nil {
 		return nil
 	}
+	known := map[why.Key]bool{o: true}
 	for _, one := range r.GetControllers() {
 		for _, w := range one.GetHeld() {
-			if concerns(w, o) {
+			if before := api.Unwrap(w.GetBefore()); belongs(ctx, c, objectOf(w), known) || before != nil && belongs(ctx, c, before, known) {
 				lines = append(lines, fmt.Sprintf("controller %s is paused and would %s: %s", one.GetName(), headline(w), w.GetCause().GetMessage()))
 			}
 		}
 	}
-	return lines
+	return slices.Compact(lines) // a pod for each replica that is missing
 }
 
-// concerns says whether a write is one of the object, or of one that it owns.
-func concerns(w *v1.HeldWrite, key why.Key) bool {
-	for _, o := range []api.Object{api.Unwrap(w.GetBefore()), api.Unwrap(w.GetAfter())} {
-		if o == nil || o.GetMetadata().GetNamespace() != key.Namespace {
-			continue
-		}
-		if api.KindOf(o).Name == key.Kind && o.GetMetadata().GetName() == key.Name {
-			return true
-		}
-		for _, owner := range o.GetMetadata().GetOwnerReferences() {
-			if owner.GetKind() == key.Kind && owner.GetName() == key.Name {
-				return true
+// belongs says whether an object is the one that is known, or is owned by it, by
+// way of others too, which are known then.
+func belongs(ctx context.Context, c *client.Client, o api.Object, known map[why.Key]bool) bool {
+	m := o.GetMetadata()
+	return known[why.Key{Kind: api.KindOf(o).Name, Namespace: m.GetNamespace(), Name: m.GetName()}] ||
+		slices.ContainsFunc(m.GetOwnerReferences(), func(r *v1.OwnerReference) bool {
+			owner := why.Key{Kind: r.GetKind(), Namespace: m.GetNamespace(), Name: r.GetName()}
+			if _, seen := known[owner]; !seen {
+				known[owner] = false // also where it owns itself, in the end
+				if k := api.KindByName(owner.Kind); k != nil {
+					up, err := client.ForKind(c, k).Get(ctx, owner.Namespace, owner.Name)
+					known[owner] = err == nil && belongs(ctx, c, up, known)
+				}
 			}
-		}
-	}
-	return false
+			return known[owner]
+		})
 }
 
 // listed is a controller as -o json shows it.
@@ -352,7 +386,7 @@ func printControllers(f *factory, output string, all []*v1.Controller) error {
 				return err
 			}
 			item.Held = append(item.Held, held{
-				Key: w.GetKey(), Verb: w.GetVerb(), Object: objectOf(w), Since: w.GetSince().AsTime().Format(time.RFC3339),
+				Key: w.GetKey(), Verb: w.GetVerb(), Object: nameOf(w), Since: w.GetSince().AsTime().Format(time.RFC3339),
 				Reason: w.GetCause().GetReason(), Message: w.GetCause().GetMessage(), Trigger: w.GetCause().GetTrigger(),
 				Before: before, After: after,
 			})

@@ -93,7 +93,7 @@ func (f *factory) client() (*client.Client, error) {
 		if _, again := said.LoadOrStore(text, true); !again {
 			fmt.Fprintln(f.Err, "Warning: "+text)
 		}
-	}))
+	})...)
 	return f.conn, err
 }
 

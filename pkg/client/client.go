@@ -18,6 +18,7 @@ import (
 	"errors"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -131,20 +132,46 @@ func (c *Client) OfCluster(uid string) *Client {
 	return other
 }
 
-// WarningKey is the gRPC metadata in which a server sends, behind its answer,
+// WarningKey is the gRPC metadata in which a server sends, before its answer,
 // what the user should know although the request was done.
 const WarningKey = "orch-warning-bin"
 
-// OnWarning makes [Dial] call f for each warning, before the call returns.
-func OnWarning(f func(text string)) grpc.DialOption {
-	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		var trailer metadata.MD
-		err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Trailer(&trailer))...)
-		for _, text := range trailer.Get(WarningKey) {
+// OnWarning makes [Dial] call f for each warning, before a call or the
+// first answer of a stream returns.
+func OnWarning(f func(text string)) []grpc.DialOption {
+	all := func(header metadata.MD) {
+		for _, text := range header.Get(WarningKey) {
 			f(text)
 		}
-		return err
-	})
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			var header metadata.MD
+			err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
+			all(header)
+			return err
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			s, err := open(ctx, desc, cc, method, opts...)
+			return &warnedStream{s, sync.OnceFunc(func() {
+				if header, err := s.Header(); err == nil {
+					all(header)
+				}
+			})}, err
+		}),
+	}
+}
+
+// warnedStream has its header read with the first answer.
+type warnedStream struct {
+	grpc.ClientStream
+	warn func()
+}
+
+func (s *warnedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	s.warn()
+	return err
 }
 
 // clusterConn adds the cluster's id to every call.

@@ -59,6 +59,8 @@ type Cause struct {
 	// Trigger is the revision that made this change necessary; 0 where it
 	// began with a person, a node or the cluster itself, -1 with a clock.
 	Trigger int64
+	// SteppedBy is the user who let the actor, which was paused, do this one step.
+	SteppedBy string
 }
 
 // Change is one conditional write.

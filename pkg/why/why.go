@@ -53,8 +53,10 @@ type Step struct {
 	Object   string    `json:"object,omitempty"`
 	Actor    string    `json:"actor,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
-	Text     string    `json:"text"`
-	Changes  []Change  `json:"changes,omitempty"`
+	// SteppedBy is the user whose step let the actor, which was paused, do it.
+	SteppedBy string   `json:"steppedBy,omitempty"`
+	Text      string   `json:"text"`
+	Changes   []Change `json:"changes,omitempty"`
 	// Origin is set where the chain begins here, and empty where Because says
 	// what made the entry necessary.
 	Origin  Origin `json:"origin,omitempty"`
@@ -139,6 +141,9 @@ func Tell(e, before *v1.LogEntry) Step {
 		s.Changes = Changes(api.Unwrap(before.GetObject()), api.Unwrap(e.GetObject()))
 	}
 	s.Text = sentence(e, before, s.Changes)
+	if s.SteppedBy = c.GetSteppedBy(); s.SteppedBy != "" {
+		s.Text += ", let through by a step of " + Who(s.SteppedBy)
+	}
 	switch {
 	case c.GetTrigger() <= 0:
 		s.Origin = OriginOf(e)

@@ -387,6 +387,9 @@ type Cause struct {
 	// The revision that made the write necessary; 0 where it began with a person,
 	// with what an agent saw or with the cluster, -1 where a time was over.
 	Trigger int64 `protobuf:"varint,4,opt,name=trigger,proto3" json:"trigger,omitempty"`
+	// The user whose step let the write of a paused controller through. Only the
+	// server says so.
+	SteppedBy string `protobuf:"bytes,5,opt,name=stepped_by,json=steppedBy,proto3" json:"stepped_by,omitempty"`
 	// The run of a control loop that writes, where there is one. It is not kept.
 	Run           *Run `protobuf:"bytes,260,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -449,6 +452,13 @@ func (x *Cause) GetTrigger() int64 {
 		return x.Trigger
 	}
 	return 0
+}
+
+func (x *Cause) GetSteppedBy() string {
+	if x != nil {
+		return x.SteppedBy
+	}
+	return ""
 }
 
 func (x *Cause) GetRun() *Run {
@@ -1687,12 +1697,14 @@ const file_v1_resources_proto_rawDesc = "" +
 	"\x14cluster_role_binding\x18g \x01(\v2\x1b.orch.v1.ClusterRoleBindingH\x00R\x12clusterRoleBinding\x12F\n" +
 	"\x10chaos_experiment\x18\xdc\x01 \x01(\v2\x18.orch.v1.ChaosExperimentH\x00R\x0fchaosExperiment\x12C\n" +
 	"\x0fchaos_injection\x18\xdd\x01 \x01(\v2\x17.orch.v1.ChaosInjectionH\x00R\x0echaosInjectionB\x06\n" +
-	"\x04kind\"\x8a\x01\n" +
+	"\x04kind\"\xa9\x01\n" +
 	"\x05Cause\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x18\n" +
-	"\atrigger\x18\x04 \x01(\x03R\atrigger\x12\x1f\n" +
+	"\atrigger\x18\x04 \x01(\x03R\atrigger\x12\x1d\n" +
+	"\n" +
+	"stepped_by\x18\x05 \x01(\tR\tsteppedBy\x12\x1f\n" +
 	"\x03run\x18\x84\x02 \x01(\v2\f.orch.v1.RunR\x03run\"C\n" +
 	"\x03Run\x12\x12\n" +
 	"\x04loop\x18\x01 \x01(\tR\x04loop\x12\x10\n" +

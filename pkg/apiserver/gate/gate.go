@@ -86,6 +86,7 @@ type plan struct {
 type Grant struct {
 	part *part
 	key  string // "" is the longest held
+	by   string // the user who gives it
 	busy bool   // somebody tries to make use of it
 	done bool
 
@@ -190,7 +191,7 @@ func (g *Gate) Enter(actor string) *Visit {
 func (v *Visit) Controller() string { return v.part.name }
 
 // Pass asks whether the write of a paused controller may be made all the same,
-// because somebody steps. Where not, the write is held.
+// because somebody steps, who then is its cause too. Where not, the write is held.
 func (v *Visit) Pass(w *v1.HeldWrite, now time.Time) bool {
 	v.g.mu.Lock()
 	defer v.g.mu.Unlock()
@@ -200,6 +201,7 @@ func (v *Visit) Pass(w *v1.HeldWrite, now time.Time) bool {
 	first := i < 0 || run == nil || p.plans[i].run != run.GetNumber() // of its run: what comes next
 	if g := p.grant; g != nil && first && !g.busy && !g.done && (g.key == w.GetKey() || g.key == "" && (i == 0 || len(p.plans) == 0)) {
 		g.busy, v.grant = true, g
+		w.Cause.SteppedBy = g.by
 		return true
 	}
 	if !p.paused {
@@ -248,9 +250,9 @@ func (v *Visit) Leave(w *v1.HeldWrite, revision int64, now time.Time) {
 	v.g.notify()
 }
 
-// Grant lets one write of a paused controller through: the next of a key, or of
-// what has been held longest where key is empty.
-func (g *Gate) Grant(name, key string) (*Grant, error) {
+// Grant lets one write of a paused controller through, in the name of a user: the
+// next of a key, or of what has been held longest where key is empty.
+func (g *Gate) Grant(name, key, by string) (*Grant, error) {
 	p, err := g.part(name)
 	if err != nil {
 		return nil, err
@@ -259,11 +261,11 @@ func (g *Gate) Grant(name, key string) (*Grant, error) {
 	defer g.mu.Unlock()
 	switch {
 	case !p.paused:
-		return nil, api.Errorf(api.ErrBadRequest, "controller %s is not paused", name)
+		return nil, api.Errorf(api.ErrBadRequest, "controller %s is not paused: only a paused one is led by steps (orchctl controllers pause %s)", name, name)
 	case p.grant != nil:
 		return nil, api.Errorf(api.ErrConflict, "somebody else steps controller %s just now", name)
 	}
-	p.grant = &Grant{part: p, key: key}
+	p.grant = &Grant{part: p, key: key, by: by}
 	return p.grant, nil
 }
 
@@ -328,31 +330,28 @@ func (g *Gate) List(now time.Time) []*v1.Controller {
 
 // Banner is what those are told who look at the cluster; "" where nothing is
 // paused.
-func (g *Gate) Banner(now time.Time) string {
+func (g *Gate) Banner() string {
 	if g.paused.Load() == 0 {
 		return ""
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var names []string
-	held := 0
-	for _, c := range g.List(now) {
-		if c.GetPaused() {
-			names = append(names, c.GetName())
-			held += len(c.GetHeld())
+	for _, p := range g.parts {
+		if p.paused {
+			names = append(names, p.name)
 		}
 	}
-	what, is, holds, writes := "controller "+strings.Join(names, ""), "is", "holds", "writes"
-	switch {
-	case len(names) == 0:
+	what := "controllers " + strings.Join(names, ", ") + " are"
+	switch len(names) {
+	case 0:
 		return "" // resumed just now
-	case len(names) == len(g.parts):
-		what, is, holds = "all controllers", "are", "hold"
-	case len(names) > 1:
-		what, is, holds = "controllers "+strings.Join(names, ", "), "are", "hold"
+	case 1:
+		what = "controller " + names[0] + " is"
+	case len(g.parts):
+		what = "all controllers are"
 	}
-	if held == 1 {
-		writes = "write"
-	}
-	return fmt.Sprintf("%s %s paused and %s %d %s: see orchctl controllers list", what, is, holds, held, writes)
+	return what + " paused: see orchctl controllers plan"
 }
 
 // forget drops what nobody has asked for again.

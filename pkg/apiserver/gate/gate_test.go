@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ func TestNobodyIsPausedAtFirst(t *testing.T) {
 	if g.Enter("admin") != nil {
 		t.Error("a user came to the gate of the controllers")
 	}
-	if !try(g, write("a", 1), noon) || g.Banner(noon) != "" {
+	if !try(g, write("a", 1), noon) || g.Banner() != "" {
 		t.Error("a write was held")
 	}
 }
@@ -72,7 +73,7 @@ func TestWhatIsHeldIsThePlanOfTheLastRun(t *testing.T) {
 	if got := held(g, noon); got != "a:1 a:1 b:2 " {
 		t.Errorf("held: %s", got)
 	}
-	if got, want := g.Banner(noon), "controller replicaset is paused and holds 3 writes: see orchctl controllers list"; got != want {
+	if got, want := g.Banner(), "controller replicaset is paused: see orchctl controllers plan"; got != want {
 		t.Errorf("banner: %s", got)
 	}
 	later := noon.Add(2 * time.Second)
@@ -90,22 +91,22 @@ func TestWhatIsHeldIsThePlanOfTheLastRun(t *testing.T) {
 	if !try(g, write("a", 4), later) {
 		t.Error("a write was held after the pause")
 	}
-	if got, want := g.Banner(noon), "controllers scheduler, node are paused and hold 0 writes: see orchctl controllers list"; got != want {
+	if got, want := g.Banner(), "controllers scheduler, node are paused: see orchctl controllers plan"; got != want {
 		t.Errorf("banner: %s", got)
 	}
 	g.Set(only(g.Names()...), 3)
-	if got, want := g.Banner(noon), "all controllers are paused and hold 0 writes: see orchctl controllers list"; got != want {
+	if got, want := g.Banner(), "all controllers are paused: see orchctl controllers plan"; got != want {
 		t.Errorf("banner: %s", got)
 	}
 	g.Set(only(), 2)
-	if g.Banner(noon) == "" {
+	if g.Banner() == "" {
 		t.Error("old news resumed a controller")
 	}
 }
 
 func grant(t *testing.T, g *gate.Gate, key string) *gate.Grant {
 	t.Helper()
-	leave, err := g.Grant("replicaset", key)
+	leave, err := g.Grant("replicaset", key, "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestAGrantIsForOneWriteOfWhatIsHeldLongest(t *testing.T) {
 		t.Error("two writes were let through")
 	}
 	done, over := g.Take(leave, false)
-	if !done || !over || leave.Written.GetKey() != "a" || leave.Revision != 7 {
+	if !done || !over || leave.Written.GetKey() != "a" || leave.Written.GetCause().GetSteppedBy() != "alice" || leave.Revision != 7 {
 		t.Errorf("done %v, over %v: %v", done, over, leave.Written)
 	}
 	if g.Followed(leave) {
@@ -140,7 +141,7 @@ func TestAGrantIsForOneWriteOfWhatIsHeldLongest(t *testing.T) {
 	}
 
 	named := grant(t, g, "a")
-	if _, err := g.Grant("replicaset", ""); err == nil {
+	if _, err := g.Grant("replicaset", "", "bob"); err == nil {
 		t.Error("two step at once")
 	}
 	if try(g, write("b", 6), noon) || !try(g, write("a", 7), noon) {
@@ -184,7 +185,7 @@ func TestErrorsNameTheControllersThatThereAre(t *testing.T) {
 	if err := g.Check("pods"); err == nil || err.Error() != want {
 		t.Error(err)
 	}
-	if _, err := g.Grant("replicaset", ""); err == nil || err.Error() != "controller replicaset is not paused" {
+	if _, err := g.Grant("replicaset", "", "bob"); err == nil || !strings.HasPrefix(err.Error(), "controller replicaset is not paused: ") {
 		t.Error(err)
 	}
 }
@@ -208,7 +209,7 @@ func TestNothingPassesUngranted(t *testing.T) {
 				}
 			case 1:
 				if leave == nil && paused {
-					leave, _ = g.Grant("replicaset", rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "key"))
+					leave, _ = g.Grant("replicaset", rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "key"), "alice")
 					if leave == nil {
 						t.Fatal("no grant")
 					}

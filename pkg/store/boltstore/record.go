@@ -23,6 +23,7 @@ import (
 //	trigger  varint
 //	time     varint    nanoseconds since 1970
 //	key, actor, reason, message          each uvarint length, bytes
+//	stepped by                           version 3: as these
 //	topics   uvarint count, then each as above
 //	value    the rest
 //
@@ -32,7 +33,8 @@ import (
 //
 // Every milestoneEvery-th entry of a key is a milestone. A walk into the past
 // steps from milestone to milestone as long as those are still too new. A record
-// without a link needs none of this, and has version 1.
+// without a link needs none of this, and has version 1. Only a record of which a
+// version before could not tell all has version 3, so that others stay readable.
 //
 // The checksum covers the revision so that a record under a wrong key is found
 // too. The value is last so that looking at a record needs no copy of it.
@@ -46,6 +48,7 @@ type record struct {
 	actor   []byte
 	reason  []byte
 	message []byte
+	stepped []byte
 	topics  [][]byte
 	value   []byte
 }
@@ -77,7 +80,7 @@ func (w way) back(at int64) int64 {
 }
 
 const (
-	recordVersion = 2
+	recordVersion = 3
 	flagsAt       = 5 // after version and checksum
 	// milestoneEvery makes the way to an entry that is n back some n/16+8 steps.
 	milestoneEvery = 16
@@ -93,7 +96,7 @@ var (
 
 // encode returns the record of e in a buffer of its own.
 func encode(e store.Entry, w way) []byte {
-	size := 64 + len(e.Key) + len(e.Value) + len(e.Cause.Actor) + len(e.Cause.Reason) + len(e.Cause.Message)
+	size := 64 + len(e.Key) + len(e.Value) + len(e.Cause.Actor) + len(e.Cause.Reason) + len(e.Cause.Message) + len(e.Cause.SteppedBy)
 	for _, t := range e.Topics {
 		size += binary.MaxVarintLen32 + len(t)
 	}
@@ -101,6 +104,9 @@ func encode(e store.Entry, w way) []byte {
 	b[0] = 1
 	if w.link != 0 {
 		b[0] = 2
+	}
+	if e.Cause.SteppedBy != "" {
+		b[0] = 3
 	}
 	var flags byte
 	if e.Deleted {
@@ -111,13 +117,16 @@ func encode(e store.Entry, w way) []byte {
 	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, uint64(w.link))
-	if b[0] == 2 {
+	if b[0] > 1 {
 		b = append(binary.AppendUvarint(b, uint64(w.stone)), w.since)
 	}
 	b = binary.AppendVarint(b, e.Cause.Trigger)
 	b = binary.AppendVarint(b, e.Time.UnixNano())
 	for _, s := range []string{e.Key, e.Cause.Actor, e.Cause.Reason, e.Cause.Message} {
 		b = appendString(b, s)
+	}
+	if b[0] > 2 {
+		b = appendString(b, e.Cause.SteppedBy)
 	}
 	b = binary.AppendUvarint(b, uint64(len(e.Topics)))
 	for _, t := range e.Topics {
@@ -166,6 +175,9 @@ func decode(rev int64, b []byte) (record, error) {
 	r.actor = in.bytes()
 	r.reason = in.bytes()
 	r.message = in.bytes()
+	if b[0] > 2 {
+		r.stepped = in.bytes()
+	}
 	if n := in.uvarint(uint64(len(in.rest))); n > 0 && !in.bad { // a topic takes a byte or more
 		r.topics = make([][]byte, 0, n)
 		for range n {
@@ -250,10 +262,11 @@ func (r record) head(rev int64) store.Entry {
 		Deleted:  r.deleted,
 		Prev:     r.link,
 		Cause: store.Cause{
-			Actor:   string(r.actor),
-			Reason:  string(r.reason),
-			Message: string(r.message),
-			Trigger: r.trigger,
+			Actor:     string(r.actor),
+			Reason:    string(r.reason),
+			Message:   string(r.message),
+			Trigger:   r.trigger,
+			SteppedBy: string(r.stepped),
 		},
 		Time: time.Unix(0, r.nanos).UTC(),
 	}

@@ -25,6 +25,8 @@ func drawEntry(t *rapid.T) (e store.Entry, w way) {
 			Reason:  rapid.String().Draw(t, "reason"),
 			Message: rapid.String().Draw(t, "message"),
 			Trigger: rapid.Int64().Draw(t, "trigger"),
+			// Where it is empty the record has a version that others read too.
+			SteppedBy: rapid.SampledFrom([]string{"", "", "admin"}).Draw(t, "stepped by"),
 		},
 		Time: time.Unix(0, rapid.Int64().Draw(t, "time")).UTC(),
 	}

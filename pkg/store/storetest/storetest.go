@@ -115,7 +115,7 @@ func testEntry(t *testing.T, s store.Store) {
 	if got := s.Revision(); got != 0 {
 		t.Errorf("an empty store is at revision %d", got)
 	}
-	cause := store.Cause{Actor: "admin", Reason: "Created", Message: "by hand", Trigger: 7}
+	cause := store.Cause{Actor: "admin", Reason: "Created", Message: "by hand", Trigger: 7, SteppedBy: "alice"}
 	a := commit(t, s, store.Change{Key: "Pod/default/a", Value: []byte("1"), Topics: []string{"Pod@n1", "x"}, Cause: cause})
 	b := commit(t, s, store.Change{Key: "Pod/default/a", Value: []byte("2"), Expect: a.Revision})
 	c := commit(t, s, store.Change{Key: "Pod/default/a", Value: []byte("3"), Expect: b.Revision, Delete: true})
