@@ -57,15 +57,13 @@ func (w *writeFlags) done(out io.Writer, o api.Object, verb string) error {
 	if p != nil {
 		return p.Print(out, []api.Object{o}, true)
 	}
-	suffix := ""
-	switch w.dryRun {
-	case "client":
-		suffix = " (dry run)"
-	case "server":
-		suffix = " (server dry run)"
-	}
-	_, err = fmt.Fprintf(out, "%s %s%s\n", printer.Name(o), verb, suffix)
+	_, err = fmt.Fprintf(out, "%s %s%s\n", printer.Name(o), verb, w.suffix())
 	return err
+}
+
+// suffix follows what is said of an object that was not really written.
+func (w *writeFlags) suffix() string {
+	return map[string]string{"client": " (dry run)", "server": " (server dry run)"}[w.dryRun]
 }
 
 func newApply(f *factory) *cobra.Command {
@@ -96,12 +94,10 @@ func newApply(f *factory) *cobra.Command {
 			if len(docs) == 0 {
 				return f.report(errs)
 			}
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Applied", "applied with orchctl")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Applied", "applied with orchctl")
-			defer cancel()
 			for _, d := range docs {
 				if d.Object.GetMetadata().GetName() == "" && d.Object.GetMetadata().GetGenerateName() != "" {
 					errs = append(errs, fmt.Errorf("%s: from %s*: cannot use generate name with apply", d.Source, d.Object.GetMetadata().GetGenerateName()))

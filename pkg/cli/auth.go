@@ -20,19 +20,15 @@ import (
 )
 
 func newAuth(f *factory) *cobra.Command {
-	c := &cobra.Command{Use: "auth", Short: "Ask who you are and what you may do", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(newCanI(f), newWhoAmI(f))
-	return c
+	return group("auth", "Ask who you are and what you may do", newCanI(f), newWhoAmI(f))
 }
 
 // review asks the server about the caller.
 func (f *factory) review(ctx context.Context, r *v1.ReviewRequest) (*v1.ReviewResponse, error) {
-	cl, err := f.client()
+	ctx, cl, err := f.begin(ctx, "Asked", "asked with orchctl")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := f.request(ctx, "Asked", "asked with orchctl")
-	defer cancel()
 	answer, err := cl.Identity().Review(ctx, r)
 	return answer, api.FromStatus(err)
 }
@@ -194,12 +190,10 @@ func (f *factory) createUser(ctx context.Context, user string, groups []string, 
 	if err != nil {
 		return err
 	}
-	cl, err := f.client()
+	ctx, cl, err := f.begin(ctx, "CreateUser", "created with orchctl")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := f.request(ctx, "CreateUser", "created with orchctl")
-	defer cancel()
 	var authority []byte
 	pair, err := identity.NewPair(ctx, "", func(ctx context.Context, request []byte) ([]byte, error) {
 		answer, err := cl.Identity().Sign(ctx, &v1.SignRequest{User: user, Groups: groups, Request: request})

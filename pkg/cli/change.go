@@ -22,11 +22,14 @@ var errUnchanged = errors.New("unchanged")
 
 // changeEach applies one change to every object that the targets name, each
 // under optimistic concurrency: read, change, write, and again where somebody
-// was quicker. f may return errUnchanged, which prints " not " and the verb.
-func (w *writeFlags) changeEach(ctx context.Context, f *factory, s *selection, targets []target, verb string, change func(api.Object) error) error {
+// was quicker. change may return errUnchanged, which prints "not " and the verb.
+// Reason and message are the cause of the writes.
+func (w *writeFlags) changeEach(ctx context.Context, f *factory, s *selection, targets []target, reason, message, verb string, change func(api.Object) error) error {
 	if err := w.check(); err != nil {
 		return err
 	}
+	ctx, cancel := f.request(ctx, reason, "%s", message)
+	defer cancel()
 	return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
 		said := verb
 		o, err := w.changeOne(ctx, c, o, change)
@@ -42,7 +45,7 @@ func (w *writeFlags) changeEach(ctx context.Context, f *factory, s *selection, t
 
 func (w *writeFlags) changeOne(ctx context.Context, c *client.Client, o api.Object, change func(api.Object) error) (api.Object, error) {
 	r := client.ForKind(c, api.KindOf(o))
-	if w.dryRun == "client" || w.dryRun == "server" {
+	if w.dryRun != "none" {
 		changed := api.Clone(o)
 		if err := change(changed); err != nil || w.dryRun == "client" {
 			return changed, err
@@ -78,9 +81,7 @@ func newScale(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Scaled", "scaled to %d with orchctl", replicas)
-			defer cancel()
-			return w.changeEach(ctx, f, &s, targets, "scaled", func(o api.Object) error {
+			return w.changeEach(c.Context(), f, &s, targets, "Scaled", fmt.Sprintf("scaled to %d with orchctl", replicas), "scaled", func(o api.Object) error {
 				var field **int32
 				switch o := o.(type) {
 				case *v1.Deployment:
@@ -137,17 +138,15 @@ func newSet(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "ImageSet", "image set with orchctl: %s", printer.FormatMap(images))
-			defer cancel()
-			return w.changeEach(ctx, f, &s, targets, "image updated", func(o api.Object) error { return setImages(o, images) })
+			return w.changeEach(c.Context(), f, &s, targets, "ImageSet", "image set with orchctl: "+printer.FormatMap(images), "image updated", func(o api.Object) error {
+				return setImages(o, images)
+			})
 		},
 	}
 	s.fileFlags(image, "change")
 	s.selectorFlags(image)
 	w.add(image, false)
-	c := &cobra.Command{Use: "set", Short: "Set one field of objects", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(image)
-	return c
+	return group("set", "Set one field of objects", image)
 }
 
 // podSpec is where an object keeps its containers, or nil.
@@ -209,21 +208,18 @@ func newLabel(f *factory, verb, noun string, field func(*v1.ObjectMeta) *map[str
 			if err != nil {
 				return err
 			}
-			for _, t := range targets {
-				if t.name == "" && !s.all && s.labels == "" && s.fields == "" {
-					return fmt.Errorf("resource(s) were provided, but no name was specified: name them, or use -l SELECTOR or --all")
-				}
+			if err := s.narrowed(targets); err != nil {
+				return err
 			}
-			ctx, cancel := f.request(c.Context(), strings.ToUpper(noun[:1])+noun[1:]+"Set", "%ss changed with orchctl: %s", noun, strings.Join(args[len(rest):], " "))
-			defer cancel()
 			if list {
-				return listMaps(ctx, f, &s, targets, field)
+				return listMaps(c.Context(), f, &s, targets, field)
 			}
+			reason, message := capital(noun)+"Set", fmt.Sprintf("%ss changed with orchctl: %s", noun, strings.Join(args[len(rest):], " "))
 			said := verb + past(verb)
 			if len(set) == 0 && verb == "label" {
 				said = "unlabeled"
 			}
-			return w.changeEach(ctx, f, &s, targets, said, func(o api.Object) error {
+			return w.changeEach(c.Context(), f, &s, targets, reason, message, said, func(o api.Object) error {
 				m := field(o.GetMetadata())
 				if *m == nil {
 					*m = map[string]string{}
@@ -257,6 +253,8 @@ func newLabel(f *factory, verb, noun string, field func(*v1.ObjectMeta) *map[str
 	c.Flags().BoolVar(&list, "list", false, "show the "+noun+"s")
 	return c
 }
+
+func capital(word string) string { return strings.ToUpper(word[:1]) + word[1:] }
 
 // past is the ending that makes label into labeled and annotate into annotated.
 func past(verb string) string {
@@ -309,7 +307,17 @@ func listMaps(ctx context.Context, f *factory, s *selection, targets []target, f
 // cordon keeps new pods from a node, or lets them come again.
 func (w *writeFlags) cordon(ctx context.Context, c *client.Client, f *factory, o api.Object, unschedulable bool) error {
 	said := map[bool]string{true: "cordoned", false: "uncordoned"}[unschedulable]
-	changed, err := w.changeOne(ctx, c, o, func(o api.Object) error { return setUnschedulable(o.(*v1.Node), unschedulable) })
+	changed, err := w.changeOne(ctx, c, o, func(o api.Object) error {
+		n := o.(*v1.Node)
+		if n.GetSpec().GetUnschedulable() == unschedulable {
+			return errUnchanged
+		}
+		if n.Spec == nil {
+			n.Spec = &v1.NodeSpec{}
+		}
+		n.Spec.Unschedulable = unschedulable
+		return nil
+	})
 	if errors.Is(err, errUnchanged) {
 		said, err = "already "+said, nil
 	}
@@ -320,17 +328,6 @@ func (w *writeFlags) cordon(ctx context.Context, c *client.Client, f *factory, o
 }
 
 // newCordon makes cordon and uncordon.
-func setUnschedulable(n *v1.Node, unschedulable bool) error {
-	if n.GetSpec().GetUnschedulable() == unschedulable {
-		return errUnchanged
-	}
-	if n.Spec == nil {
-		n.Spec = &v1.NodeSpec{}
-	}
-	n.Spec.Unschedulable = unschedulable
-	return nil
-}
-
 func newCordon(f *factory, verb string, unschedulable bool) *cobra.Command {
 	var (
 		s selection
@@ -350,7 +347,7 @@ func newCordon(f *factory, verb string, unschedulable bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), strings.ToUpper(verb[:1])+verb[1:]+"ed", "%sed with orchctl", verb)
+			ctx, cancel := f.request(c.Context(), capital(verb)+"ed", "%sed with orchctl", verb)
 			defer cancel()
 			return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
 				return w.cordon(ctx, c, f, o, unschedulable)

@@ -38,12 +38,10 @@ func newChaosReport(f *factory) *cobra.Command {
 			if write == nil {
 				return fmt.Errorf("--output %q: use text, json or html", output)
 			}
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
 			r, err := makeReport(ctx, cl, f.ns(), args[0])
 			if err != nil {
 				return err

@@ -816,6 +816,9 @@ func TestAWatchEndsWithItsTimeAndShowsEventsInOrder(t *testing.T) {
 	if diff := cmp.Diff([]string{"Atb", "Atc", "Ata"}, order); diff != "" {
 		t.Errorf("%s\n%s", diff, out)
 	}
+	if diff := cmp.Diff("event/b\nevent/c\nevent/a\n", s.ok("events", "-o", "name")); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestAnInterruptedCommandEndsAsAShellExpects(t *testing.T) {

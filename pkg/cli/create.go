@@ -60,12 +60,10 @@ func (w *writeFlags) create(c *cobra.Command, f *factory, o api.Object) error {
 	case w.dryRun == "client" && !c.Flags().Changed("namespace"):
 		o.GetMetadata().Namespace = "" // so that what is printed can be applied to any
 	case w.dryRun != "client":
-		cl, err := f.client()
+		ctx, cl, err := f.begin(c.Context(), "Created", "created with orchctl")
 		if err != nil {
 			return err
 		}
-		ctx, cancel := f.request(c.Context(), "Created", "created with orchctl")
-		defer cancel()
 		if o, err = client.ForKind(cl, api.KindOf(o)).Create(ctx, o, w.options()...); err != nil {
 			return err
 		}
@@ -194,9 +192,7 @@ func newCreateSecret(f *factory) *cobra.Command {
 	from.add(generic)
 	w.add(generic, false)
 	generic.Flags().StringVar(&typ, "type", "", "type of the secret (default Opaque)")
-	c := &cobra.Command{Use: "secret", Short: "Create a secret", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(generic, newCreateSecretDockerRegistry(f))
-	return c
+	return group("secret", "Create a secret", generic, newCreateSecretDockerRegistry(f))
 }
 
 func newCreateSecretDockerRegistry(f *factory) *cobra.Command {

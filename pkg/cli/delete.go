@@ -18,14 +18,13 @@ import (
 // deleteFlags are the flags of delete.
 type deleteFlags struct {
 	selection
+	writeFlags
 	grace          int64
 	now, force     bool
 	wait           bool
 	timeout        time.Duration
 	cascade        string
 	ignoreNotFound bool
-	dryRun         string
-	output         string
 }
 
 func newDelete(f *factory) *cobra.Command {
@@ -52,9 +51,8 @@ func newDelete(f *factory) *cobra.Command {
 	c.Flags().StringVar(&d.cascade, "cascade", "background", "what becomes of what the object owns: background, foreground or orphan")
 	c.Flags().Lookup("cascade").NoOptDefVal = "background"
 	c.Flags().BoolVar(&d.ignoreNotFound, "ignore-not-found", false, "no error for an object that does not exist")
-	c.Flags().StringVar(&d.dryRun, "dry-run", "none", "none, client or server")
-	c.Flags().Lookup("dry-run").NoOptDefVal = "client"
-	c.Flags().StringVarP(&d.output, "output", "o", "", "name, or nothing for a sentence")
+	d.add(c, false)
+	c.Flags().Lookup("output").Usage = "name, or nothing for a sentence"
 	return c
 }
 
@@ -87,12 +85,9 @@ func (d *deleteFlags) options() (client.DeleteOptions, error) {
 	default:
 		return o, fmt.Errorf(`invalid cascade value (%s): must be "background", "foreground", or "orphan"`, d.cascade)
 	}
-	switch d.dryRun {
-	case "none", "client":
-	case "server":
-		o.DryRun = true
-	default:
-		return o, fmt.Errorf(`invalid dry-run value (%s): must be "none", "server", or "client"`, d.dryRun)
+	o.DryRun = d.dryRun == "server"
+	if err := d.check(); err != nil {
+		return o, err
 	}
 	if d.output != "" && d.output != "name" {
 		return o, fmt.Errorf("unexpected -o output mode: %v: only '-o name' is supported", d.output)
@@ -109,32 +104,22 @@ func (d *deleteFlags) run(ctx context.Context, f *factory, args []string) error 
 	if len(targets) == 0 {
 		return f.report(wrong)
 	}
-	for _, t := range targets {
-		if t.name == "" && d.labels == "" && d.fields == "" && !d.all {
-			return fmt.Errorf("resource(s) were provided, but no name was specified: name them, or use -l SELECTOR or --all")
-		}
-		if t.name != "" && d.all {
-			return fmt.Errorf("setting --all is not compatible with naming objects")
-		}
+	if err := d.narrowed(targets); err != nil {
+		return err
+	}
+	if d.all && slices.ContainsFunc(targets, func(t target) bool { return t.name != "" }) {
+		return fmt.Errorf("setting --all is not compatible with naming objects")
 	}
 	if d.force {
 		fmt.Fprintln(f.Err, "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")
 	}
-	c, err := f.client()
+	ctx, c, err := f.begin(ctx, "Deleted", "deleted with orchctl")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := f.request(ctx, "Deleted", "deleted with orchctl")
-	defer cancel()
 	answer, errs := d.fetch(ctx, c, targets)
 	if d.ignoreNotFound {
-		kept := errs[:0]
-		for _, err := range errs {
-			if !errors.Is(err, api.ErrNotFound) {
-				kept = append(kept, err)
-			}
-		}
-		errs = kept
+		errs = withoutMissing(errs)
 	}
 	errs = slices.Concat(wrong, errs)
 	var going []api.Object
@@ -170,27 +155,18 @@ func (d *deleteFlags) say(f *factory, o api.Object) {
 		fmt.Fprintln(f.Out, name)
 		return
 	}
-	verb, suffix := "deleted", ""
+	verb := "deleted"
 	if d.force && d.grace == 0 {
 		verb = "force deleted"
 	}
-	switch d.dryRun {
-	case "client":
-		suffix = " (dry run)"
-	case "server":
-		suffix = " (server dry run)"
-	}
 	k := name[:len(name)-len(o.GetMetadata().GetName())-1]
-	fmt.Fprintf(f.Out, "%s %q %s%s\n", k, o.GetMetadata().GetName(), verb, suffix)
+	fmt.Fprintf(f.Out, "%s %q %s%s\n", k, o.GetMetadata().GetName(), verb, d.suffix())
 }
 
 // waitGone returns when none of the objects (by uid) exists any more.
 func (d *deleteFlags) waitGone(ctx context.Context, c *client.Client, objects []api.Object) error {
-	if d.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, d.timeout)
+	defer cancel()
 	for _, o := range objects {
 		if err := gone(ctx, c, o); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -204,16 +180,14 @@ func (d *deleteFlags) waitGone(ctx context.Context, c *client.Client, objects []
 
 // gone returns when this very object does not exist any more.
 func gone(ctx context.Context, c *client.Client, o api.Object) error {
-	m, k := o.GetMetadata(), api.KindOf(o)
+	m := o.GetMetadata()
 	there := false
-	w := client.WatchOptions{Namespace: m.GetNamespace(), FieldSelector: "metadata.name=" + m.GetName()}
-	return eachEvent(ctx, client.ForKind(c, k), w, func(e client.Event[api.Object]) (bool, error) {
+	return eachEventOf(ctx, c, api.KindOf(o), m.GetNamespace(), m.GetName(), func(e client.Event[api.Object]) (bool, error) {
 		switch e.Type {
 		case v1.WatchEvent_TYPE_SYNCED:
 			return !there, nil
 		case v1.WatchEvent_TYPE_ADDED, v1.WatchEvent_TYPE_MODIFIED:
 			there = e.Object.GetMetadata().GetUid() == m.GetUid()
-			return !there && w.From != nil, nil
 		case v1.WatchEvent_TYPE_DELETED:
 			return e.Object.GetMetadata().GetUid() == m.GetUid(), nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type drain struct {
 	pods                                     string
 
 	f   *factory
-	say sync.Mutex // orders what is printed of pods that go at once
+	out sync.Mutex // orders what is printed of pods that go at once
 }
 
 func newDrain(f *factory) *cobra.Command {
@@ -112,11 +113,8 @@ func (d *drain) empty(ctx context.Context, c *client.Client, node string) error 
 	if len(warnings) > 0 {
 		fmt.Fprintln(d.f.Err, "Warning: "+inWords("", warnings))
 	}
-	if d.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, d.timeout)
+	defer cancel()
 	errs := make([]error, len(going))
 	var wg sync.WaitGroup
 	for i, p := range going {
@@ -191,13 +189,12 @@ func (d *drain) end(ctx context.Context, c *client.Client, p *v1.Pod) error {
 	if d.noEviction {
 		verb, said = "deleting", "deleted"
 	}
-	suffix := map[string]string{"client": " (dry run)", "server": " (server dry run)"}[d.dryRun]
 	o := client.DeleteOptions{UID: m.GetUid(), Evict: !d.noEviction, DryRun: d.dryRun == "server"}
 	if d.grace >= 0 {
 		o.GracePeriodSeconds = &d.grace
 	}
 	for {
-		d.print("%s pod %s/%s%s\n", verb, m.GetNamespace(), m.GetName(), suffix)
+		d.say(d.f.Out, "%s pod %s/%s%s\n", verb, m.GetNamespace(), m.GetName(), d.suffix())
 		if d.dryRun == "client" {
 			return nil
 		}
@@ -211,7 +208,7 @@ func (d *drain) end(ctx context.Context, c *client.Client, p *v1.Pod) error {
 		if !errors.Is(err, api.ErrTooManyRequests) {
 			return fmt.Errorf("error when %s pods/%q -n %q: %w", verb, m.GetName(), m.GetNamespace(), err)
 		}
-		d.complain("error when %s pods/%q -n %q (will retry after 5s): %v\n", verb, m.GetName(), m.GetNamespace(), withCauses(err))
+		d.say(d.f.Err, "error when %s pods/%q -n %q (will retry after 5s): %v\n", verb, m.GetName(), m.GetNamespace(), withCauses(err))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("error when %s pods/%q -n %q: global timeout reached: %v: %s", verb, m.GetName(), m.GetNamespace(), d.timeout, withCauses(err).Error())
@@ -227,7 +224,7 @@ func (d *drain) end(ctx context.Context, c *client.Client, p *v1.Pod) error {
 		}
 		return fmt.Errorf("error when waiting for pod %q in namespace %q to terminate: %w", m.GetName(), m.GetNamespace(), err)
 	}
-	d.print("pod/%s %s\n", m.GetName(), said)
+	d.say(d.f.Out, "pod/%s %s\n", m.GetName(), said)
 	return nil
 }
 
@@ -243,14 +240,8 @@ func withCauses(err error) error {
 	return err
 }
 
-func (d *drain) print(format string, args ...any) {
-	d.say.Lock()
-	defer d.say.Unlock()
-	fmt.Fprintf(d.f.Out, format, args...)
-}
-
-func (d *drain) complain(format string, args ...any) {
-	d.say.Lock()
-	defer d.say.Unlock()
-	fmt.Fprintf(d.f.Err, format, args...)
+func (d *drain) say(to io.Writer, format string, args ...any) {
+	d.out.Lock()
+	defer d.out.Unlock()
+	fmt.Fprintf(to, format, args...)
 }

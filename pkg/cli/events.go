@@ -9,7 +9,6 @@ import (
 
 	"orch/pkg/api"
 	"orch/pkg/cli/printer"
-	"orch/pkg/client"
 	v1 "orch/proto/v1"
 )
 
@@ -35,32 +34,7 @@ func newEvents(f *factory) *cobra.Command {
 				g.fields = strings.TrimPrefix(g.fields+",type="+types[0], ",")
 			}
 			g.inOrder = sortEvents[api.Object]
-			if g.watch || g.output != "" && g.output != "wide" {
-				return g.run(c.Context(), f, []string{"events"})
-			}
-			cl, err := f.client()
-			if err != nil {
-				return err
-			}
-			o := client.ListOptions{FieldSelector: g.fields}
-			if !g.allNamespaces {
-				o.Namespace = f.ns()
-			}
-			list, err := client.For[*v1.Event](cl).List(c.Context(), o)
-			if err != nil {
-				return err
-			}
-			sortEvents(list.Items)
-			var objects []api.Object
-			for _, e := range list.Items {
-				objects = append(objects, e)
-			}
-			k := api.KindByName("Event")
-			if len(objects) == 0 {
-				g.nothing(f, []target{{kind: k}})
-				return nil
-			}
-			return g.table(f, false).Print(k, objects, time.Now())
+			return g.run(c.Context(), f, []string{"events"})
 		},
 	}
 	c.Flags().StringVar(&about, "for", "", "only events about this object, as TYPE/NAME")

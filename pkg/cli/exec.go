@@ -16,15 +16,46 @@ import (
 	"google.golang.org/grpc"
 
 	"orch/pkg/api"
+	"orch/pkg/client"
 	v1 "orch/proto/v1"
 )
 
+// execFlags are those of exec and attach.
+type execFlags struct {
+	container         string
+	stdin, tty, quiet bool
+	patience          time.Duration
+}
+
+func (e *execFlags) add(c *cobra.Command) {
+	c.Flags().StringVarP(&e.container, "container", "c", "", "which container (default the first)")
+	c.Flags().BoolVarP(&e.stdin, "stdin", "i", false, "pass standard input on")
+	c.Flags().BoolVarP(&e.tty, "tty", "t", false, "standard input is a terminal")
+	c.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print only what the container prints")
+	podTimeoutFlag(c, &e.patience, podTimeout)
+}
+
+// request finds the pod and the container.
+func (e *execFlags) request(ctx context.Context, f *factory, arg, verb string) (*client.Client, *v1.Pod, *v1.ExecRequest, error) {
+	cl, err := f.client()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	pod, err := f.onePod(ctx, cl, arg, e.patience)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if api.IsPodTerminal(pod) {
+		return nil, nil, nil, fmt.Errorf("cannot %s a container in a completed pod; current phase is %s", verb, pod.GetStatus().GetPhase())
+	}
+	return cl, pod, &v1.ExecRequest{
+		Namespace: pod.GetMetadata().GetNamespace(), Pod: pod.GetMetadata().GetName(), Container: f.defaultContainer(pod, e.container, e.quiet),
+		Stdin: e.stdin, Tty: e.tty,
+	}, nil
+}
+
 func newExec(f *factory) *cobra.Command {
-	var (
-		container         string
-		stdin, tty, quiet bool
-		patience          time.Duration
-	)
+	var e execFlags
 	c := &cobra.Command{
 		Use: "exec (POD | TYPE/NAME) [-c CONTAINER] [-it] -- COMMAND [ARGS...]", Short: "Run a command in a container",
 		Long:              "Run a command in a running container. The exit code is the command's.",
@@ -38,40 +69,21 @@ func newExec(f *factory) *cobra.Command {
 			if dash != 1 || len(args) < 2 {
 				return fmt.Errorf("name one pod, and a command behind --: orchctl exec POD -- COMMAND")
 			}
-			cl, err := f.client()
+			cl, _, r, err := e.request(c.Context(), f, args[0], "exec into")
 			if err != nil {
 				return err
 			}
-			pod, err := f.onePod(c.Context(), cl, args[0], patience)
-			if err != nil {
-				return err
-			}
-			switch phase := pod.GetStatus().GetPhase(); phase {
-			case api.PodSucceeded, api.PodFailed:
-				return fmt.Errorf("cannot exec into a container in a completed pod; current phase is %s", phase)
-			}
-			container = f.defaultContainer(pod, container, quiet)
-			return runExec(c.Context(), f, cl.Streams().Exec, &v1.ExecRequest{
-				Namespace: pod.GetMetadata().GetNamespace(), Pod: pod.GetMetadata().GetName(), Container: container,
-				Command: args[1:], Stdin: stdin, Tty: tty,
-			})
+			r.Command = args[1:]
+			return runExec(c.Context(), f, cl.Streams().Exec, r)
 		},
 	}
-	c.Flags().StringVarP(&container, "container", "c", "", "which container (default the first)")
-	c.Flags().BoolVarP(&stdin, "stdin", "i", false, "pass standard input on")
-	c.Flags().BoolVarP(&tty, "tty", "t", false, "standard input is a terminal")
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only what the container prints")
-	podTimeoutFlag(c, &patience, podTimeout)
+	e.add(c)
 	return c
 }
 
 // newAttach is exec for what runs already.
 func newAttach(f *factory) *cobra.Command {
-	var (
-		container         string
-		stdin, tty, quiet bool
-		patience          time.Duration
-	)
+	var e execFlags
 	c := &cobra.Command{
 		Use: "attach (POD | TYPE/NAME) [-c CONTAINER] [-it]", Short: "Connect to a running container",
 		Long: "Connect to the output of a container's own program from now on, and with -i to its\n" +
@@ -80,36 +92,21 @@ func newAttach(f *factory) *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: f.completePods,
 		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := f.client()
+			cl, pod, r, err := e.request(c.Context(), f, args[0], "attach")
 			if err != nil {
 				return err
 			}
-			pod, err := f.onePod(c.Context(), cl, args[0], patience)
-			if err != nil {
-				return err
+			if r.Tty && !api.FindContainer(pod.GetSpec(), r.GetContainer()).GetTty() {
+				fmt.Fprintf(f.Err, "error: Unable to use a TTY - container %s did not allocate one\n", r.GetContainer())
+				r.Tty = false
 			}
-			switch phase := pod.GetStatus().GetPhase(); phase {
-			case api.PodSucceeded, api.PodFailed:
-				return fmt.Errorf("cannot attach a container in a completed pod; current phase is %s", phase)
-			}
-			container = f.defaultContainer(pod, container, quiet)
-			if tty && !api.FindContainer(pod.GetSpec(), container).GetTty() {
-				fmt.Fprintf(f.Err, "error: Unable to use a TTY - container %s did not allocate one\n", container)
-				tty = false
-			}
-			if stdin && !quiet {
+			if e.stdin && !e.quiet {
 				fmt.Fprintln(f.Err, "If you don't see a command prompt, try pressing enter.")
 			}
-			return runExec(c.Context(), f, cl.Streams().Attach, &v1.ExecRequest{
-				Namespace: pod.GetMetadata().GetNamespace(), Pod: pod.GetMetadata().GetName(), Container: container, Stdin: stdin, Tty: tty,
-			})
+			return runExec(c.Context(), f, cl.Streams().Attach, r)
 		},
 	}
-	c.Flags().StringVarP(&container, "container", "c", "", "which container (default the first)")
-	c.Flags().BoolVarP(&stdin, "stdin", "i", false, "pass standard input on")
-	c.Flags().BoolVarP(&tty, "tty", "t", false, "standard input is a terminal")
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only what the container prints")
-	podTimeoutFlag(c, &patience, podTimeout)
+	e.add(c)
 	return c
 }
 

@@ -27,6 +27,7 @@ type factory struct {
 	timeout                     time.Duration
 
 	conn *client.Client
+	ends []context.CancelFunc // of what began
 }
 
 // home returns $ORCH_HOME and the path of the config file, which is in it unless
@@ -98,6 +99,9 @@ func (f *factory) client() (*client.Client, error) {
 }
 
 func (f *factory) close() {
+	for _, end := range f.ends {
+		end()
+	}
 	if f.conn != nil {
 		f.conn.Close()
 		f.conn = nil
@@ -116,11 +120,27 @@ func (f *factory) ns() string {
 	return f.namespace
 }
 
+// begin is how a verb begins that asks the server: with a client, and with
+// request's context, which lasts until orchctl ends.
+func (f *factory) begin(ctx context.Context, reason, message string) (context.Context, *client.Client, error) {
+	c, err := f.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, end := f.request(ctx, reason, "%s", message)
+	f.ends = append(f.ends, end)
+	return ctx, c, nil
+}
+
 // request bounds one request and names the person as its cause.
 func (f *factory) request(ctx context.Context, reason, format string, args ...any) (context.Context, context.CancelFunc) {
-	ctx = client.WithCause(ctx, reason, format, args...)
-	if f.timeout > 0 {
-		return context.WithTimeout(ctx, f.timeout)
+	return within(client.WithCause(ctx, reason, format, args...), f.timeout)
+}
+
+// within bounds a context, unless the time is 0.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d > 0 {
+		return context.WithTimeout(ctx, d)
 	}
 	return context.WithCancel(ctx)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ type getFlags struct {
 	labelColumns   []string
 	noHeaders      bool
 	ignoreNotFound bool
-	// inOrder, where set, sorts what a watch shows first.
+	// inOrder, where set, sorts what is shown at once.
 	inOrder func([]api.Object)
 }
 
@@ -75,27 +74,28 @@ func (g *getFlags) run(ctx context.Context, f *factory, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := f.client()
+	ctx, c, err := f.begin(ctx, "Get", "")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := f.request(ctx, "Get", "")
-	defer cancel()
 	if g.watch || g.watchOnly {
 		return g.follow(ctx, f, c, targets, p)
 	}
 	answer, errs := g.fetch(ctx, c, targets)
 	if g.ignoreNotFound {
-		errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, api.ErrNotFound) })
+		errs = withoutMissing(errs)
 	}
 	var objects []api.Object
-	for i := range answer {
+	for _, a := range answer {
+		if g.inOrder != nil {
+			g.inOrder(a.objects)
+		}
 		if g.sortBy != "" {
-			if err := sortBy(answer[i].objects, g.sortBy); err != nil {
+			if err := sortBy(a.objects, g.sortBy); err != nil {
 				return err
 			}
 		}
-		objects = append(objects, answer[i].objects...)
+		objects = append(objects, a.objects...)
 	}
 	if p != nil {
 		// Where everything that was named is missing there is nothing to print.
@@ -226,6 +226,11 @@ func eachEvent(ctx context.Context, r client.Resource[api.Object], o client.Watc
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// eachEventOf follows one object, also from before it is there.
+func eachEventOf(ctx context.Context, c *client.Client, k *api.Kind, namespace, name string, do func(client.Event[api.Object]) (bool, error)) error {
+	return eachEvent(ctx, client.ForKind(c, k), client.WatchOptions{Namespace: namespace, FieldSelector: "metadata.name=" + name}, do)
 }
 
 // sortBy sorts objects by the value at a path: numbers as numbers, quantities

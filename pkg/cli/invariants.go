@@ -60,12 +60,10 @@ func newInvariants(f *factory) *cobra.Command {
 			if watch && output != "" {
 				return fmt.Errorf("--watch prints sentences only")
 			}
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
 			i := &inspection{f: f, client: cl, class: invariant.Class(class), checker: invariant.New()}
 			found, err := i.first(ctx, since)
 			if err != nil {

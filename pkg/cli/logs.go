@@ -123,7 +123,7 @@ func (l *logsFlags) run(c *cobra.Command, f *factory, args []string) error {
 			l.tail = 10
 		}
 		if len(pods) == 0 {
-			fmt.Fprintf(f.Err, "No resources found in %s namespace.\n", f.ns())
+			l.nothing(f, []target{{kind: api.KindByName("Pod")}})
 			return nil
 		}
 	} else {

@@ -110,12 +110,10 @@ func newHistory(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
 			r := span(&v1.HistoryRequest{Kind: t.kind.Name, Namespace: t.namespace, Name: t.name, Limit: limit}, from, moment{})
 			if !all {
 				r.ExceptReasons = []string{"Heartbeat"}

@@ -129,6 +129,15 @@ func (s *selection) parse(f *factory, args []string) ([]target, error) {
 	return out, nil
 }
 
+// narrowed refuses to mean all objects of a kind where nobody has said so.
+func (s *selection) narrowed(targets []target) error {
+	wide := slices.ContainsFunc(targets, func(t target) bool { return t.name == "" })
+	if wide && s.labels == "" && s.fields == "" && !s.all {
+		return fmt.Errorf("resource(s) were provided, but no name was specified: name them, or use -l SELECTOR or --all")
+	}
+	return nil
+}
+
 // documents reads the manifests of -f and fills in the namespace. As in kubectl,
 // what is wrong with some does not keep the others back.
 func (s *selection) documents(f *factory, v manifest.Validation) (docs []manifest.Document, errs []error) {
@@ -270,6 +279,11 @@ func (s *selection) nothing(f *factory, targets []target) {
 		return
 	}
 	fmt.Fprintf(f.Err, "No resources found in %s namespace.\n", f.ns())
+}
+
+// withoutMissing leaves out the errors of objects that are not there.
+func withoutMissing(errs []error) []error {
+	return slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, api.ErrNotFound) })
 }
 
 // report prints all errors but the last, one a line, and returns the last, so

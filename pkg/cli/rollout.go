@@ -23,12 +23,8 @@ import (
 const annotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
 
 func newRollout(f *factory) *cobra.Command {
-	c := &cobra.Command{
-		Use: "rollout", Short: "Follow and steer the rollout of a deployment", Args: cobra.NoArgs,
-		Example: "  orchctl rollout status deployment/recommend-service\n  orchctl rollout undo deployment/recommend-service --to-revision=1",
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newRolloutStatus(f), newRolloutHistory(f), newRolloutUndo(f),
+	c := group("rollout", "Follow and steer the rollout of a deployment",
+		newRolloutStatus(f), newRolloutHistory(f), newRolloutUndo(f),
 		newRolloutChange(f, "restart", "restarted", "Replace all pods by new ones, step by step", func(d *v1.Deployment) error {
 			if d.GetSpec().GetPaused() {
 				return fmt.Errorf("can't restart paused deployment (run rollout resume first)")
@@ -58,22 +54,29 @@ func newRollout(f *factory) *cobra.Command {
 			d.Spec.Paused = false
 			return nil
 		}))
+	c.Example = "  orchctl rollout status deployment/recommend-service\n  orchctl rollout undo deployment/recommend-service --to-revision=1"
 	return c
 }
 
-// deployments reads the arguments of a rollout command, which takes only
-// deployments.
-func deployments(f *factory, s *selection, args []string) ([]target, error) {
-	targets, err := s.targets(f, args)
-	if err != nil {
-		return nil, err
+// rolloutVerb makes a command of rollout, which takes only deployments.
+func rolloutVerb(f *factory, s *selection, verb, short, forFiles string, run func(ctx context.Context, targets []target) error) *cobra.Command {
+	c := &cobra.Command{
+		Use: verb + " (deployment NAME | deployment/NAME)", Short: short, ValidArgsFunction: f.completeKinds,
+		RunE: func(c *cobra.Command, args []string) error {
+			targets, err := s.targets(f, args)
+			if err != nil {
+				return err
+			}
+			for _, t := range targets {
+				if t.kind.Name != "Deployment" {
+					return fmt.Errorf("no rollout for %s: only deployments have rollouts", t)
+				}
+			}
+			return run(c.Context(), targets)
+		},
 	}
-	for _, t := range targets {
-		if t.kind.Name != "Deployment" {
-			return nil, fmt.Errorf("no rollout for %s: only deployments have rollouts", t)
-		}
-	}
-	return targets, nil
+	s.fileFlags(c, forFiles)
+	return c
 }
 
 func newRolloutChange(f *factory, verb, past, short string, change func(*v1.Deployment) error) *cobra.Command {
@@ -81,19 +84,11 @@ func newRolloutChange(f *factory, verb, past, short string, change func(*v1.Depl
 		s selection
 		w writeFlags
 	)
-	c := &cobra.Command{
-		Use: verb + " (deployment NAME | deployment/NAME)", Short: short, ValidArgsFunction: f.completeKinds,
-		RunE: func(c *cobra.Command, args []string) error {
-			targets, err := deployments(f, &s, args)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := f.request(c.Context(), "Rollout"+strings.ToUpper(verb[:1])+verb[1:], "rollout %s with orchctl", past)
-			defer cancel()
-			return w.changeEach(ctx, f, &s, targets, past, func(o api.Object) error { return change(o.(*v1.Deployment)) })
-		},
-	}
-	s.fileFlags(c, verb)
+	c := rolloutVerb(f, &s, verb, short, verb, func(ctx context.Context, targets []target) error {
+		return w.changeEach(ctx, f, &s, targets, "Rollout"+capital(verb), "rollout "+past+" with orchctl", past, func(o api.Object) error {
+			return change(o.(*v1.Deployment))
+		})
+	})
 	s.selectorFlags(c)
 	w.add(c, false)
 	return c
@@ -106,25 +101,13 @@ func newRolloutStatus(f *factory) *cobra.Command {
 		timeout  time.Duration
 		revision int64
 	)
-	c := &cobra.Command{
-		Use: "status (deployment NAME | deployment/NAME)", Short: "Follow a rollout until it is done", ValidArgsFunction: f.completeKinds,
-		RunE: func(c *cobra.Command, args []string) error {
-			targets, err := deployments(f, &s, args)
-			if err != nil {
-				return err
-			}
-			ctx := c.Context()
-			if timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout)
-				defer cancel()
-			}
-			return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
-				return followRollout(ctx, f, c, o.(*v1.Deployment), watch, revision)
-			})
-		},
-	}
-	s.fileFlags(c, "follow")
+	c := rolloutVerb(f, &s, "status", "Follow a rollout until it is done", "follow", func(ctx context.Context, targets []target) error {
+		ctx, cancel := within(ctx, timeout)
+		defer cancel()
+		return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
+			return followRollout(ctx, f, c, o.(*v1.Deployment), watch, revision)
+		})
+	})
 	c.Flags().StringVarP(&s.labels, "selector", "l", "", "the deployments with these labels")
 	c.Flags().BoolVarP(&watch, "watch", "w", true, "wait until the rollout is done")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait; 0 is without limit")
@@ -136,26 +119,25 @@ func newRolloutStatus(f *factory) *cobra.Command {
 func followRollout(ctx context.Context, f *factory, c *client.Client, d *v1.Deployment, watch bool, revision int64) error {
 	m := d.GetMetadata()
 	last, done := "", false
-	err := eachEvent(ctx, client.ForKind(c, api.KindOf(d)), client.WatchOptions{Namespace: m.GetNamespace(), FieldSelector: "metadata.name=" + m.GetName()},
-		func(e client.Event[api.Object]) (bool, error) {
-			d, ok := e.Object.(*v1.Deployment)
-			if !ok || d == nil {
-				return false, nil
-			}
-			if e.Type == v1.WatchEvent_TYPE_DELETED {
-				return true, fmt.Errorf("object has been deleted")
-			}
-			text, finished, err := rolloutStatus(d, revision)
-			if err != nil {
-				return true, err
-			}
-			if text != last {
-				fmt.Fprintln(f.Out, text)
-				last = text
-			}
-			done = finished
-			return finished || !watch, nil
-		})
+	err := eachEventOf(ctx, c, api.KindOf(d), m.GetNamespace(), m.GetName(), func(e client.Event[api.Object]) (bool, error) {
+		d, ok := e.Object.(*v1.Deployment)
+		if !ok || d == nil {
+			return false, nil
+		}
+		if e.Type == v1.WatchEvent_TYPE_DELETED {
+			return true, fmt.Errorf("object has been deleted")
+		}
+		text, finished, err := rolloutStatus(d, revision)
+		if err != nil {
+			return true, err
+		}
+		if text != last {
+			fmt.Fprintln(f.Out, text)
+			last = text
+		}
+		done = finished
+		return finished || !watch, nil
+	})
 	if errors.Is(err, context.DeadlineExceeded) && !done {
 		return fmt.Errorf("timed out waiting for the condition")
 	}
@@ -218,21 +200,13 @@ func newRolloutHistory(f *factory) *cobra.Command {
 		s        selection
 		revision int64
 	)
-	c := &cobra.Command{
-		Use: "history (deployment NAME | deployment/NAME)", Short: "Show the revisions of a deployment", ValidArgsFunction: f.completeKinds,
-		RunE: func(c *cobra.Command, args []string) error {
-			targets, err := deployments(f, &s, args)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
-			return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
-				return showHistory(ctx, f, c, o.(*v1.Deployment), revision)
-			})
-		},
-	}
-	s.fileFlags(c, "show")
+	c := rolloutVerb(f, &s, "history", "Show the revisions of a deployment", "show", func(ctx context.Context, targets []target) error {
+		ctx, cancel := f.request(ctx, "Get", "")
+		defer cancel()
+		return s.each(ctx, f, targets, func(c *client.Client, o api.Object) error {
+			return showHistory(ctx, f, c, o.(*v1.Deployment), revision)
+		})
+	})
 	c.Flags().StringVarP(&s.labels, "selector", "l", "", "the deployments with these labels")
 	c.Flags().Int64Var(&revision, "revision", 0, "show the pod template of this revision")
 	return c
@@ -277,51 +251,41 @@ func newRolloutUndo(f *factory) *cobra.Command {
 		w  writeFlags
 		to int64
 	)
-	c := &cobra.Command{
-		Use: "undo (deployment NAME | deployment/NAME)", Short: "Roll back to an earlier revision", ValidArgsFunction: f.completeKinds,
-		RunE: func(c *cobra.Command, args []string) error {
-			targets, err := deployments(f, &s, args)
+	c := rolloutVerb(f, &s, "undo", "Roll back to an earlier revision", "roll back", func(ctx context.Context, targets []target) error {
+		ctx, cl, err := f.begin(ctx, "Get", "")
+		if err != nil {
+			return err
+		}
+		return w.changeEach(ctx, f, &s, targets, "RolledBack", "rolled back with orchctl", "rolled back", func(o api.Object) error {
+			d := o.(*v1.Deployment)
+			if d.GetSpec().GetPaused() {
+				return fmt.Errorf("you cannot rollback a paused deployment; resume it first with 'orchctl rollout resume'")
+			}
+			sets, order, err := revisions(ctx, cl, d)
 			if err != nil {
 				return err
 			}
-			cl, err := f.client()
-			if err != nil {
-				return err
+			n := to
+			if n == 0 {
+				if len(order) < 2 {
+					return fmt.Errorf("no rollout history found for %s: there is nothing before the present revision", printer.Name(d))
+				}
+				n = order[len(order)-2]
 			}
-			ctx, cancel := f.request(c.Context(), "RolledBack", "rolled back with orchctl")
-			defer cancel()
-			return w.changeEach(ctx, f, &s, targets, "rolled back", func(o api.Object) error {
-				d := o.(*v1.Deployment)
-				if d.GetSpec().GetPaused() {
-					return fmt.Errorf("you cannot rollback a paused deployment; resume it first with 'orchctl rollout resume'")
-				}
-				sets, order, err := revisions(ctx, cl, d)
-				if err != nil {
-					return err
-				}
-				n := to
-				if n == 0 {
-					if len(order) < 2 {
-						return fmt.Errorf("no rollout history found for %s: there is nothing before the present revision", printer.Name(d))
-					}
-					n = order[len(order)-2]
-				}
-				rs := sets[n]
-				if rs == nil {
-					return fmt.Errorf("unable to find specified revision %d in history: there are %s", n, joinNumbers(order))
-				}
-				t := proto.CloneOf(rs.GetSpec().GetTemplate())
-				delete(t.GetMetadata().GetLabels(), api.LabelPodTemplateHash)
-				if api.TemplateHash(t, 0) == api.TemplateHash(d.GetSpec().GetTemplate(), 0) {
-					fmt.Fprintf(f.Err, "%s skipped rollback (current template already matches revision %d)\n", printer.Name(d), n)
-					return errUnchanged
-				}
-				d.Spec.Template = t
-				return nil
-			})
-		},
-	}
-	s.fileFlags(c, "roll back")
+			rs := sets[n]
+			if rs == nil {
+				return fmt.Errorf("unable to find specified revision %d in history: there are %s", n, joinNumbers(order))
+			}
+			t := proto.CloneOf(rs.GetSpec().GetTemplate())
+			delete(t.GetMetadata().GetLabels(), api.LabelPodTemplateHash)
+			if api.TemplateHash(t, 0) == api.TemplateHash(d.GetSpec().GetTemplate(), 0) {
+				fmt.Fprintf(f.Err, "%s skipped rollback (current template already matches revision %d)\n", printer.Name(d), n)
+				return errUnchanged
+			}
+			d.Spec.Template = t
+			return nil
+		})
+	})
 	c.Flags().StringVarP(&s.labels, "selector", "l", "", "the deployments with these labels")
 	w.add(c, false)
 	c.Flags().Int64Var(&to, "to-revision", 0, "the revision to go back to; 0 is the one before")

@@ -248,12 +248,10 @@ func newVersion(f *factory) *cobra.Command {
 }
 
 func (f *factory) serverVersion(ctx context.Context) (*build, error) {
-	cl, err := f.client()
+	ctx, cl, err := f.begin(ctx, "", "")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := f.request(ctx, "", "")
-	defer cancel()
 	v, err := cl.Cluster().Version(ctx, &v1.VersionRequest{})
 	if err != nil {
 		return nil, api.FromStatus(err)

@@ -18,9 +18,7 @@ import (
 )
 
 func newTop(f *factory) *cobra.Command {
-	c := &cobra.Command{Use: "top", Short: "Show what nodes or pods use of cpu and memory", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	c.AddCommand(newTopPods(f), newTopNodes(f))
-	return c
+	return group("top", "Show what nodes or pods use of cpu and memory", newTopPods(f), newTopNodes(f))
 }
 
 // topFlags are those that both have.
@@ -96,13 +94,15 @@ func newTopPods(f *factory) *cobra.Command {
 			if err := t.check(args); err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			pods, err := t.pods(ctx, f, cl, args)
+			ns := f.ns()
+			if t.allNamespaces {
+				ns = ""
+			}
+			pods, err := namedOrAll[*v1.Pod](ctx, cl, ns, args, &t.selection)
 			if err != nil {
 				return err
 			}
@@ -118,11 +118,8 @@ func newTopPods(f *factory) *cobra.Command {
 			switch {
 			case len(uses) == 0 && len(pods) > 0:
 				return fmt.Errorf("metrics not available yet")
-			case len(uses) == 0 && t.allNamespaces:
-				fmt.Fprintln(f.Err, "No resources found")
-				return nil
 			case len(uses) == 0:
-				fmt.Fprintf(f.Err, "No resources found in %s namespace.\n", f.ns())
+				t.nothing(f, []target{{kind: api.KindByName("Pod")}})
 				return nil
 			}
 			t.sorted(uses)
@@ -155,18 +152,14 @@ func newTopPods(f *factory) *cobra.Command {
 	return c
 }
 
-// pods are those that are meant.
-func (t *topFlags) pods(ctx context.Context, f *factory, c *client.Client, args []string) ([]*v1.Pod, error) {
-	ns := f.ns()
-	if t.allNamespaces {
-		ns = ""
-	}
-	r := client.For[*v1.Pod](c)
+// namedOrAll is the object that args name, or all that the selectors leave.
+func namedOrAll[T api.Object](ctx context.Context, c *client.Client, namespace string, args []string, s *selection) ([]T, error) {
+	r := client.For[T](c)
 	if len(args) == 1 {
-		p, err := r.Get(ctx, ns, args[0])
-		return []*v1.Pod{p}, err
+		o, err := r.Get(ctx, namespace, args[0])
+		return []T{o}, err
 	}
-	l, err := r.List(ctx, client.ListOptions{Namespace: ns, LabelSelector: t.labels, FieldSelector: t.fields})
+	l, err := r.List(ctx, client.ListOptions{Namespace: namespace, LabelSelector: s.labels, FieldSelector: s.fields})
 	if err != nil {
 		return nil, err
 	}
@@ -241,26 +234,13 @@ func newTopNodes(f *factory) *cobra.Command {
 			if err := t.check(args); err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			r := client.For[*v1.Node](cl)
-			var nodes []*v1.Node
-			if len(args) == 1 {
-				n, err := r.Get(ctx, "", args[0])
-				if err != nil {
-					return err
-				}
-				nodes = []*v1.Node{n}
-			} else {
-				l, err := r.List(ctx, client.ListOptions{LabelSelector: t.labels})
-				if err != nil {
-					return err
-				}
-				nodes = l.Items
+			nodes, err := namedOrAll[*v1.Node](ctx, cl, "", args, &t.selection)
+			if err != nil {
+				return err
 			}
 			var names []string
 			of := map[string]api.Resources{}
@@ -286,7 +266,7 @@ func newTopNodes(f *factory) *cobra.Command {
 				}
 			}
 			if len(names) == 0 {
-				fmt.Fprintln(f.Err, "No resources found")
+				t.nothing(f, nil)
 				return nil
 			}
 			t.sorted(uses)

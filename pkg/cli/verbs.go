@@ -6,6 +6,13 @@ import (
 	v1 "orch/proto/v1"
 )
 
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(commands...)
+	return c
+}
+
 // The verbs, in the groups and the order in which help shows them.
 
 func basicCommands(f *factory) []*cobra.Command {

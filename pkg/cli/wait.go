@@ -38,22 +38,17 @@ func newWait(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, t := range targets {
-				if t.name == "" && s.labels == "" && s.fields == "" && !s.all {
-					return fmt.Errorf("resource(s) were provided, but no name was specified: name them, or use -l SELECTOR or --all")
-				}
+			if err := s.narrowed(targets); err != nil {
+				return err
 			}
 			cl, err := f.client()
 			if err != nil {
 				return err
 			}
-			ctx, cancel := c.Context(), context.CancelFunc(func() {})
-			switch {
-			case timeout > 0:
-				ctx, cancel = context.WithTimeout(ctx, timeout)
-			case timeout < 0:
-				ctx, cancel = context.WithTimeout(ctx, 7*24*time.Hour) // as kubectl: a week
+			if timeout < 0 {
+				timeout = 7 * 24 * time.Hour // as kubectl: a week
 			}
+			ctx, cancel := within(c.Context(), timeout)
 			defer cancel()
 			return waitFor(ctx, f, cl, &s, targets, what, met, timeout == 0)
 		},
@@ -175,13 +170,7 @@ func waitFor(ctx context.Context, f *factory, c *client.Client, s *selection, ta
 	}
 	if met == nil {
 		// Waiting for the end of what is not there has come to its end.
-		kept := errs[:0]
-		for _, err := range errs {
-			if !errors.Is(err, api.ErrNotFound) {
-				kept = append(kept, err)
-			}
-		}
-		return f.report(kept)
+		return f.report(withoutMissing(errs))
 	}
 	if n == 0 && len(errs) == 0 {
 		return fmt.Errorf("no matching resources found")
@@ -204,8 +193,7 @@ func timedOut(err error, what string) error {
 
 // untilState watches one object until it is as wanted.
 func untilState(ctx context.Context, c *client.Client, k *api.Kind, namespace, name string, met state) error {
-	w := client.WatchOptions{Namespace: namespace, FieldSelector: "metadata.name=" + name}
-	return eachEvent(ctx, client.ForKind(c, k), w, func(e client.Event[api.Object]) (bool, error) {
+	return eachEventOf(ctx, c, k, namespace, name, func(e client.Event[api.Object]) (bool, error) {
 		switch e.Type {
 		case v1.WatchEvent_TYPE_ADDED, v1.WatchEvent_TYPE_MODIFIED:
 			return met(e.Object)

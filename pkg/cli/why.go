@@ -34,12 +34,10 @@ func newWhy(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "Get", "")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "Get", "")
-			defer cancel()
 			key := why.Key{Kind: t.kind.Name, Namespace: t.namespace, Name: t.name}
 			history, log, err := why.Gather(ctx, cl, key)
 			switch {
