@@ -125,8 +125,12 @@ func (s *Server) may(ctx context.Context, u identity.User, r authz.Request) (all
 	return false, why, nil
 }
 
-// on is a request for objects of a kind.
+// on is a request for objects of a kind. A namespace that is there is, as in
+// Kubernetes, one of its own objects, so that who has a role in it may see it.
 func on(verb string, k *api.Kind, sub, namespace, name string) authz.Request {
+	if k == kindNamespace && verb != "create" {
+		namespace = name
+	}
 	return authz.Request{Verb: verb, Group: k.Group, Resource: k.Plural, Subresource: sub, Namespace: namespace, Name: name}
 }
 

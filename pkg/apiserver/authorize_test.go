@@ -506,8 +506,24 @@ func TestRolesAllowAndNobodyHandsOnMoreThanTheyHold(t *testing.T) {
 		}
 	}
 
-	created := must[*v1.ConfigMap](t)(client.For[*v1.ConfigMap](editor).Create(t.Context(), configMap("mine")))
-	history, err := g.admin.Resources().History(t.Context(), &v1.HistoryRequest{Kind: "ConfigMap", Name: created.GetMetadata().GetName()})
+	// As in Kubernetes, a namespace is an object in itself: who has a role in it may
+	// look at it, and at no other.
+	namespaces := client.For[*v1.Namespace](editor)
+	if _, err := namespaces.Get(t.Context(), "", "default"); err != nil {
+		t.Errorf("an editor asks for their namespace: %v", err)
+	}
+	_, other := namespaces.Get(t.Context(), "", "kube-system")
+	_, all := namespaces.List(t.Context(), client.ListOptions{})
+	_, deleted := namespaces.Delete(t.Context(), "", "default", client.DeleteOptions{})
+	_, created := namespaces.Create(t.Context(), &v1.Namespace{Metadata: &v1.ObjectMeta{Name: "more"}})
+	for what, err := range map[string]error{"another namespace": other, "all": all, "the end of theirs": deleted, "one more": created} {
+		if !errors.Is(err, api.ErrForbidden) {
+			t.Errorf("an editor asks for %s: %v", what, err)
+		}
+	}
+
+	mine := must[*v1.ConfigMap](t)(client.For[*v1.ConfigMap](editor).Create(t.Context(), configMap("mine")))
+	history, err := g.admin.Resources().History(t.Context(), &v1.HistoryRequest{Kind: "ConfigMap", Name: mine.GetMetadata().GetName()})
 	if err != nil {
 		t.Fatal(err)
 	}

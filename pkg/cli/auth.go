@@ -132,7 +132,9 @@ func (f *factory) resourceOf(r *v1.ReviewRequest, quiet bool) {
 	}
 	r.Group, r.Resource = k.Group, k.Plural
 	if !k.Namespaced {
-		r.Namespace = ""
+		if r.Namespace = ""; k.Name == "Namespace" && r.GetVerb() != "create" {
+			r.Namespace = r.GetName() // it is one of its own objects
+		}
 		if !quiet {
 			group := ""
 			if k.Group != "" {

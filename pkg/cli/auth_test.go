@@ -51,6 +51,15 @@ rules:
 	if out, _, code := alice("get", "pods"); code != 0 {
 		t.Errorf("get with a role: %q %d", out, code)
 	}
+	s.ok("create", "rolebinding", "viewers", "--clusterrole=view", "--group=students")
+	if out, errs, code := alice("describe", "namespace", "default"); code != 0 || !strings.Contains(out, "Status:") {
+		t.Errorf("describe, where the events are not for her: %q %q %d", out, errs, code)
+	}
+	for name, want := range map[string]string{"default": "yes\n", "kube-system": "no\n"} {
+		if out, _, _ := alice("auth", "can-i", "get", "namespaces/"+name); out != want {
+			t.Errorf("can-i of the namespace %s: %q", name, out)
+		}
+	}
 
 	if out, _, _ := alice("config", "view"); !strings.Contains(out, "client-key-data: DATA+OMITTED") || !strings.Contains(out, "certificate-authority-data: DATA+OMITTED") {
 		t.Errorf("config view:\n%s", out)

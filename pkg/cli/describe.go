@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -201,7 +202,8 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 		return err
 	}
 	if showEvents {
-		if err := d.events(ctx, c, o); err != nil {
+		// Who may not read events sees the rest, as with kubectl.
+		if err := d.events(ctx, c, o); err != nil && !errors.Is(err, api.ErrForbidden) {
 			return err
 		}
 	}

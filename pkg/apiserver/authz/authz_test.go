@@ -1,6 +1,8 @@
 package authz_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -112,6 +114,49 @@ func TestNothingIsMissingOnlyWhereNothingMoreIsAllowed(t *testing.T) {
 			t.Errorf("%v lacks %v of itself", wanted, missing)
 		}
 	})
+}
+
+// The table is that of Kubernetes' roles system:aggregate-to-view, -edit and -admin,
+// for the kinds that there are: what each adds to the one before.
+func TestTheRolesOfPeopleAreThoseOfKubernetes(t *testing.T) {
+	const look, change = "get list watch", "create delete deletecollection patch update"
+	table := map[string]struct{ view, edit, admin string }{
+		"pods": {view: look, edit: change}, "pods/status": {view: look}, "pods/log": {view: look}, "pods/eviction": {edit: "create"},
+		"pods/attach": {edit: look + " " + change}, "pods/exec": {edit: look + " " + change}, "pods/portforward": {edit: look + " " + change},
+		"configmaps": {view: look, edit: change}, "secrets": {edit: look + " " + change}, "events": {view: look, edit: change},
+		"namespaces": {view: look}, "namespaces/status": {view: look},
+		"deployments.apps": {view: look, edit: change}, "deployments.apps/status": {view: look}, "deployments.apps/scale": {view: look, edit: change},
+		"replicasets.apps": {view: look, edit: change}, "replicasets.apps/status": {view: look}, "replicasets.apps/scale": {view: look, edit: change},
+		"poddisruptionbudgets.policy": {view: look, edit: change}, "poddisruptionbudgets.policy/status": {view: look},
+		"roles.rbac.authorization.k8s.io": {admin: look + " " + change}, "rolebindings.rbac.authorization.k8s.io": {admin: look + " " + change},
+	}
+	roles, _ := authz.Defaults()
+	held := map[string]*authz.Policy{}
+	for _, r := range roles {
+		held[r.GetMetadata().GetName()] = policy(r.GetRules()...)
+	}
+	for _, k := range api.Kinds() {
+		if k.Group == api.GroupChaos {
+			continue // Kubernetes has none
+		}
+		for _, sub := range []string{"", "status", "scale", "log", "exec", "attach", "portforward", "eviction"} {
+			name := strings.TrimSuffix(k.Plural+"."+k.Group, ".")
+			if sub != "" {
+				name += "/" + sub
+			}
+			row := table[name]
+			for _, verb := range strings.Fields(look + " " + change + " escalate bind") {
+				r := authz.Request{Verb: verb, Group: k.Group, Resource: k.Plural, Subresource: sub}
+				may := false
+				for _, role := range []struct{ name, adds string }{{"view", row.view}, {"edit", row.edit}, {"admin", row.admin}} {
+					may = may || slices.Contains(strings.Fields(role.adds), verb)
+					if got, _ := held[role.name].Allows(identity.User{Name: "u"}, r); got != may {
+						t.Errorf("%s may %s %s: %v, in Kubernetes %v", role.name, verb, name, got, may)
+					}
+				}
+			}
+		}
+	}
 }
 
 func TestADefaultRoleGetsBackWhatItLacksAndKeepsWhatWasAdded(t *testing.T) {
