@@ -85,10 +85,8 @@ func Maps(before, after api.Object) (was, is map[string]any, err error) {
 // unremarkable are fields whose change says nothing that the entry does not.
 var unremarkable = map[string]bool{
 	"metadata.resourceVersion": true, "metadata.generation": true, "status.observedGeneration": true,
-	"metadata.annotations[" + api.AnnotationTerminations + "]":        true,
-	"metadata.annotations[deployment.kubernetes.io/revision]":         true,
-	"metadata.annotations[deployment.kubernetes.io/max-surge]":        true,
-	"metadata.annotations[deployment.kubernetes.io/desired-replicas]": true,
+	"metadata.annotations[" + api.AnnotationTerminations + "]": true, "metadata.annotations[" + api.AnnotationRevision + "]": true,
+	"metadata.annotations[" + api.AnnotationMaxReplicas + "]": true, "metadata.annotations[" + api.AnnotationDesiredReplicas + "]": true,
 }
 
 // inCondition finds what a condition says besides its status and reason.

@@ -36,7 +36,7 @@ type Lesson struct {
 // Lessons returns all of them, in order.
 func Lessons() []Lesson {
 	all := []Lesson{
-		{Number: 1, Title: "Reconciliation", Minutes: 30, Page: "reconciliation", marks: reconciliation},
+		{Number: 1, Title: "Reconciliation", Minutes: 40, Page: "reconciliation", marks: reconciliation},
 		{Number: 2, Title: "Self-healing and back-off", Minutes: 20, Page: "self-healing", marks: selfHealing},
 		{Number: 3, Title: "Scheduling", Minutes: 30, Page: "scheduling", Kinds: []string{"Node"}, marks: scheduling},
 		{Number: 4, Title: "Rollouts", Minutes: 30, Page: "rollouts", marks: rollouts},

@@ -139,6 +139,20 @@ func TestAPodThatWasWantedInAdditionIsNoReplacement(t *testing.T) {
 	}
 }
 
+func TestWhatAPausedControllerWroteByAStepIsAMark(t *testing.T) {
+	const mark = "by a step"
+	b, set, _ := webflix()
+	if got := given(Lessons()[0].Check(b.log)); strings.Contains(got, mark) {
+		t.Errorf("nobody stepped, and the marks are %q", got)
+	}
+	stepped := &v1.Cause{Actor: "replicaset-controller", Reason: "SuccessfulCreate", Trigger: 3, SteppedBy: "admin"}
+	p := &v1.Pod{Metadata: meta("web-1-b", "b", set)}
+	b.add(p, &v1.LogEntry{Object: api.Wrap(p), Cause: stepped})
+	if got := given(Lessons()[0].Check(b.log)); !strings.Contains(got, mark) {
+		t.Errorf("marks %q", got)
+	}
+}
+
 func TestALogThatWasCompactedSaysWhereItBegins(t *testing.T) {
 	b, _, _ := webflix()
 	if g := Lessons()[0].Check(b.log); g.From != 0 {

@@ -21,6 +21,8 @@ func reconciliation(s *story) {
 		return d.GetKind() == "Deployment" && s.followsFrom(e, "Deployment", d.GetName())
 	}), "wait a moment; are the controllers paused?")
 	s.replacedByHand()
+	s.mark("A paused controller wrote what you let it, by a step", s.find(nil, func(e *v1.LogEntry) bool { return e.GetCause().GetSteppedBy() != "" }),
+		"orchctl controllers pause replicaset, want another number, look at orchctl controllers plan, and then orchctl controllers step replicaset")
 	s.mark("You wanted another number, and got it", chain(func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(e *v1.LogEntry, was, is *v1.Deployment) bool {
 			return byPerson(e) && was != nil && is != nil && was.GetSpec().GetReplicas() != is.GetSpec().GetReplicas()
