@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -62,6 +62,13 @@ func (d description) line(level int, name, format string, args ...any) {
 	fmt.Fprintf(d.w, "%s%s:\t%s\n", strings.Repeat("  ", level), name, fmt.Sprintf(format, args...))
 }
 
+// some writes a line for a value that there is.
+func (d description) some(level int, name, value string) {
+	if value != "" {
+		d.line(level, name, "%s", value)
+	}
+}
+
 // head writes "Name:" alone.
 func (d description) head(level int, name string) {
 	fmt.Fprintf(d.w, "%s%s:\n", strings.Repeat("  ", level), name)
@@ -90,10 +97,19 @@ func (d description) words(level int, name string, values []string) {
 	}
 }
 
-// table writes rows below a head, indented by one level.
-func (d description) table(rows [][]string) {
+// table writes rows below a head and the titles of its columns.
+func (d description) table(level int, name string, titles []string, rows [][]string) {
+	var under []string
+	for _, t := range titles {
+		under = append(under, strings.Repeat("-", len(t)))
+	}
+	d.head(level, name)
+	d.rows(level, append([][]string{titles, under}, rows...))
+}
+
+func (d description) rows(level int, rows [][]string) {
 	for _, r := range rows {
-		fmt.Fprintf(d.w, "  %s\n", strings.Join(r, "\t"))
+		fmt.Fprintf(d.w, "%s%s\n", strings.Repeat("  ", level+1), strings.Join(r, "\t"))
 	}
 }
 
@@ -127,13 +143,8 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 	}
 	switch o := o.(type) { // what stands before the labels
 	case *v1.Pod:
-		node := o.GetSpec().GetNodeName()
-		if node == "" {
-			node = "<none>"
-		} else if o.GetStatus().GetHostIp() != "" {
-			node += "/" + o.GetStatus().GetHostIp()
-		}
-		d.line(0, "Node", "%s", node)
+		node := strings.TrimSuffix(o.GetSpec().GetNodeName()+"/"+o.GetStatus().GetHostIp(), "/")
+		d.line(0, "Node", "%s", cmp.Or(node, "<none>"))
 		if t := o.GetStatus().GetStartTime(); t != nil {
 			d.line(0, "Start Time", "%s", stamp(t))
 		}
@@ -149,9 +160,7 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 		if _, ok := o.(*v1.Pod); !ok { // a pod's status says it
 			d.line(0, "Terminating since", "%s", stamp(t))
 		}
-		if len(m.GetFinalizers()) > 0 {
-			d.line(0, "Finalizers", "%s", strings.Join(m.GetFinalizers(), ", "))
-		}
+		d.some(0, "Finalizers", strings.Join(m.GetFinalizers(), ", "))
 	}
 	if p, ok := o.(*v1.Pod); ok {
 		d.podStatus(p)
@@ -179,9 +188,9 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 	case *v1.Secret:
 		d.secret(o)
 	case *v1.Role:
-		d.rules(o.GetRules())
+		d.table(0, "PolicyRule", ruleHeader, ruleRows(o.GetRules()))
 	case *v1.ClusterRole:
-		d.rules(o.GetRules())
+		d.table(0, "PolicyRule", ruleHeader, ruleRows(o.GetRules()))
 	case *v1.RoleBinding:
 		d.binding(o.GetRoleRef(), o.GetSubjects())
 	case *v1.ClusterRoleBinding:
@@ -236,12 +245,8 @@ func (d description) podStatus(p *v1.Pod) {
 	} else {
 		d.line(0, "Status", "%s", st.GetPhase())
 	}
-	if st.GetReason() != "" {
-		d.line(0, "Reason", "%s", st.GetReason())
-	}
-	if st.GetMessage() != "" {
-		d.line(0, "Message", "%s", st.GetMessage())
-	}
+	d.some(0, "Reason", st.GetReason())
+	d.some(0, "Message", st.GetMessage())
 	d.line(0, "IP", "%s", st.GetPodIp())
 	if len(st.GetPodIps()) > 0 {
 		d.head(0, "IPs")
@@ -319,10 +324,7 @@ func (d description) terminations(level int, list []api.Termination) {
 	if len(list) == 0 {
 		return
 	}
-	d.head(level, "Terminations")
-	indent := strings.Repeat("  ", level+1)
-	fmt.Fprintf(d.w, "%sFinished\tRan\tExit Code\tReason\tMessage\tLast Log Lines\n", indent)
-	fmt.Fprintf(d.w, "%s--------\t---\t---------\t------\t-------\t--------------\n", indent)
+	var rows [][]string
 	for _, t := range slices.Backward(list) {
 		ran, code := "<unknown>", strconv.Itoa(int(t.ExitCode))
 		if !t.StartedAt.IsZero() {
@@ -332,12 +334,13 @@ func (d description) terminations(level int, list []api.Termination) {
 			code += fmt.Sprintf(" (signal %d)", t.Signal)
 		}
 		message := cmp.Or(strings.ReplaceAll(t.Message, "\n", " "), "<none>")
-		row := strings.Join([]string{stamp(timestamppb.New(t.FinishedAt)), ran, code, cmp.Or(t.Reason, "<none>"), shorten(message)}, "\t")
+		row := []string{stamp(timestamppb.New(t.FinishedAt)), ran, code, cmp.Or(t.Reason, "<none>"), shorten(message)}
 		for line := range strings.SplitSeq(cmp.Or(t.Log, "<none>"), "\n") {
-			fmt.Fprintf(d.w, "%s%s\t%s\n", indent, row, shorten(line))
-			row = strings.Repeat("\t", strings.Count(row, "\t"))
+			rows = append(rows, append(row, shorten(line)))
+			row = make([]string, len(row))
 		}
 	}
+	d.table(level, "Terminations", []string{"Finished", "Ran", "Exit Code", "Reason", "Message", "Last Log Lines"}, rows)
 }
 
 // shorten cuts what would make a table too wide to read.
@@ -373,25 +376,11 @@ func (d description) program(level int, ct *v1.Container) {
 
 // surroundings writes what the spec gives a container, and asks of it.
 func (d description) surroundings(level int, ct *v1.Container) {
-	for _, r := range []struct {
-		name string
-		of   map[string]string
-	}{{"Limits", ct.GetResources().GetLimits()}, {"Requests", ct.GetResources().GetRequests()}} {
-		if len(r.of) > 0 {
-			d.head(level, r.name)
-			for _, line := range pairs(r.of, ":\t") {
-				fmt.Fprintf(d.w, "%s%s\n", strings.Repeat("  ", level+1), line)
-			}
-		}
-	}
-	for _, p := range []struct {
-		name  string
-		probe *v1.Probe
-	}{{"Liveness", ct.GetLivenessProbe()}, {"Readiness", ct.GetReadinessProbe()}, {"Startup", ct.GetStartupProbe()}} {
-		if p.probe != nil {
-			d.line(level, p.name, "%s", probeText(p.probe))
-		}
-	}
+	d.words(level, "Limits", pairs(ct.GetResources().GetLimits(), ":\t"))
+	d.words(level, "Requests", pairs(ct.GetResources().GetRequests(), ":\t"))
+	d.some(level, "Liveness", probeText(ct.GetLivenessProbe()))
+	d.some(level, "Readiness", probeText(ct.GetReadinessProbe()))
+	d.some(level, "Startup", probeText(ct.GetStartupProbe()))
 	d.environment(level, ct)
 	d.mounts(level, ct)
 }
@@ -443,14 +432,17 @@ func variable(ct *v1.Container, e *v1.EnvVar) string {
 	return e.GetValue()
 }
 
-// probeText writes a probe on one line, as kubectl does.
+// probeText writes a probe on one line, as kubectl does; none is "".
 func probeText(p *v1.Probe) string {
 	how := "unknown"
 	switch {
+	case p == nil:
+		return ""
 	case p.GetExec() != nil:
 		how = fmt.Sprintf("exec %v", p.GetExec().GetCommand())
 	case p.GetHttpGet() != nil:
-		how = "http-get " + urlText(p.GetHttpGet())
+		a := p.GetHttpGet()
+		how = fmt.Sprintf("http-get %s://%s:%s%s", strings.ToLower(a.GetScheme()), a.GetHost(), api.FormatIntOrString(a.GetPort()), a.GetPath())
 	case p.GetTcpSocket() != nil:
 		how = fmt.Sprintf("tcp-socket %s:%s", p.GetTcpSocket().GetHost(), api.FormatIntOrString(p.GetTcpSocket().GetPort()))
 	case p.GetGrpc() != nil:
@@ -458,10 +450,6 @@ func probeText(p *v1.Probe) string {
 	}
 	return fmt.Sprintf("%s delay=%ds timeout=%ds period=%ds #success=%d #failure=%d", how,
 		p.GetInitialDelaySeconds(), p.GetTimeoutSeconds(), p.GetPeriodSeconds(), p.GetSuccessThreshold(), p.GetFailureThreshold())
-}
-
-func urlText(a *v1.HTTPGetAction) string {
-	return fmt.Sprintf("%s://%s:%s%s", strings.ToLower(a.GetScheme()), a.GetHost(), api.FormatIntOrString(a.GetPort()), a.GetPath())
 }
 
 func (d description) containerState(level int, name string, s *v1.ContainerState) {
@@ -472,12 +460,8 @@ func (d description) containerState(level int, name string, s *v1.ContainerState
 	case s.GetTerminated() != nil:
 		t := s.GetTerminated()
 		d.line(level, name, "Terminated")
-		if t.GetReason() != "" {
-			d.line(level+1, "Reason", "%s", t.GetReason())
-		}
-		if t.GetMessage() != "" {
-			d.line(level+1, "Message", "%s", t.GetMessage())
-		}
+		d.some(level+1, "Reason", t.GetReason())
+		d.some(level+1, "Message", t.GetMessage())
 		d.line(level+1, "Exit Code", "%d", t.GetExitCode())
 		if t.GetSignal() > 0 {
 			d.line(level+1, "Signal", "%d", t.GetSignal())
@@ -486,25 +470,19 @@ func (d description) containerState(level int, name string, s *v1.ContainerState
 		d.line(level+1, "Finished", "%s", stamp(t.GetFinishedAt()))
 	default:
 		d.line(level, name, "Waiting")
-		if r := s.GetWaiting().GetReason(); r != "" {
-			d.line(level+1, "Reason", "%s", r)
-		}
-		if m := s.GetWaiting().GetMessage(); m != "" {
-			d.line(level+1, "Message", "%s", m)
-		}
+		d.some(level+1, "Reason", s.GetWaiting().GetReason())
+		d.some(level+1, "Message", s.GetWaiting().GetMessage())
 	}
 }
 
 func (d description) conditions(conds []*v1.Condition) {
-	if len(conds) == 0 {
-		return
-	}
-	d.head(0, "Conditions")
-	rows := [][]string{{"Type", "Status", "Reason", "Message"}, {"----", "------", "------", "-------"}}
+	var rows [][]string
 	for _, c := range conds {
 		rows = append(rows, []string{c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage()})
 	}
-	d.table(rows)
+	if len(rows) > 0 {
+		d.table(0, "Conditions", []string{"Type", "Status", "Reason", "Message"}, rows)
+	}
 }
 
 // describeTemplate writes a pod template, as rollout history --revision shows
@@ -581,10 +559,7 @@ func (d description) deployment(ctx context.Context, c *client.Client, o *v1.Dep
 		}
 		old = append(old, text)
 	}
-	if len(old) == 0 {
-		old = []string{"<none>"}
-	}
-	d.line(0, "OldReplicaSets", "%s", strings.Join(old, ", "))
+	d.line(0, "OldReplicaSets", "%s", cmp.Or(strings.Join(old, ", "), "<none>"))
 	d.line(0, "NewReplicaSet", "%s", current)
 	return nil
 }
@@ -622,30 +597,19 @@ func (d description) node(ctx context.Context, c *client.Client, n *v1.Node) err
 	}
 	d.list(0, "Taints", taints)
 	d.line(0, "Unschedulable", "%t", n.GetSpec().GetUnschedulable())
-	if len(st.GetConditions()) > 0 {
-		d.head(0, "Conditions")
-		rows := [][]string{
-			{"Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"},
-			{"----", "------", "-----------------", "------------------", "------", "-------"},
-		}
-		for _, c := range st.GetConditions() {
-			rows = append(rows, []string{c.GetType(), c.GetStatus(), stamp(c.GetLastHeartbeatTime()), stamp(c.GetLastTransitionTime()), c.GetReason(), c.GetMessage()})
-		}
-		d.table(rows)
+	var rows [][]string
+	for _, c := range st.GetConditions() {
+		rows = append(rows, []string{c.GetType(), c.GetStatus(), stamp(c.GetLastHeartbeatTime()), stamp(c.GetLastTransitionTime()), c.GetReason(), c.GetMessage()})
+	}
+	if len(rows) > 0 {
+		d.table(0, "Conditions", []string{"Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"}, rows)
 	}
 	d.head(0, "Addresses")
 	for _, a := range st.GetAddresses() {
 		d.line(1, a.GetType(), "%s", a.GetAddress())
 	}
-	for _, r := range []struct {
-		name string
-		of   map[string]string
-	}{{"Capacity", st.GetCapacity()}, {"Allocatable", st.GetAllocatable()}} {
-		d.head(0, r.name)
-		for _, line := range pairs(r.of, ":\t") {
-			fmt.Fprintf(d.w, "  %s\n", line)
-		}
-	}
+	d.words(0, "Capacity", pairs(st.GetCapacity(), ":\t"))
+	d.words(0, "Allocatable", pairs(st.GetAllocatable(), ":\t"))
 	info := st.GetNodeInfo()
 	d.head(0, "System Info")
 	d.line(1, "Kernel Version", "%s", info.GetKernelVersion())
@@ -665,18 +629,12 @@ func (d description) node(ctx context.Context, c *client.Client, n *v1.Node) err
 	}
 	allocatable := api.ResourcesOf(st.GetAllocatable())
 	var requests, limits api.Resources
-	rows := [][]string{
-		{"Namespace", "Name", "CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits", "Age"},
-		{"---------", "----", "------------", "----------", "---------------", "-------------", "---"},
-	}
-	running := 0
+	rows = nil
 	for _, p := range pods.Items {
 		if api.IsPodTerminal(p) {
 			continue
 		}
-		running++
-		r := api.PodRequests(p.GetSpec())
-		l := api.PodLimits(p.GetSpec())
+		r, l := api.PodRequests(p.GetSpec()), api.PodLimits(p.GetSpec())
 		requests, limits = requests.Add(r), limits.Add(l)
 		rows = append(rows, []string{
 			p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(),
@@ -687,11 +645,9 @@ func (d description) node(ctx context.Context, c *client.Client, n *v1.Node) err
 			printer.Age(p.GetMetadata().GetCreationTimestamp(), time.Now()),
 		})
 	}
-	d.head(0, fmt.Sprintf("Non-terminated Pods (%d in total)", running))
-	d.table(rows)
-	d.head(0, "Allocated resources")
-	fmt.Fprintln(d.w, "  (Total limits may be over 100 percent, i.e., overcommitted.)")
-	rows = [][]string{{"Resource", "Requests", "Limits"}, {"--------", "--------", "------"}}
+	d.table(0, fmt.Sprintf("Non-terminated Pods (%d in total)", len(rows)),
+		[]string{"Namespace", "Name", "CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits", "Age"}, rows)
+	rows = [][]string{{"(Total limits may be over 100 percent, i.e., overcommitted.)"}, {"Resource", "Requests", "Limits"}, {"--------", "--------", "------"}}
 	for _, r := range []struct {
 		name     string
 		quantity func(int64) api.Quantity
@@ -704,7 +660,8 @@ func (d description) node(ctx context.Context, c *client.Client, n *v1.Node) err
 		whole := r.of(allocatable)
 		rows = append(rows, []string{r.name, share(r.quantity, r.of(requests), whole), share(r.quantity, r.of(limits), whole)})
 	}
-	d.table(rows)
+	d.head(0, "Allocated resources")
+	d.rows(0, rows)
 	return nil
 }
 
@@ -718,30 +675,20 @@ func share(quantity func(int64) api.Quantity, part, whole int64) string {
 
 func (d description) configMap(cm *v1.ConfigMap) {
 	fmt.Fprintf(d.w, "\nData\n====\n")
-	keys := make([]string, 0, len(cm.GetData()))
-	for k := range cm.GetData() {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(cm.GetData())) {
 		fmt.Fprintf(d.w, "%s:\n----\n%s\n\n", k, cm.GetData()[k])
 	}
 	fmt.Fprintf(d.w, "BinaryData\n====\n")
-	for k, v := range cm.GetBinaryData() {
-		fmt.Fprintf(d.w, "%s: %d bytes\n", k, len(v))
+	for _, k := range slices.Sorted(maps.Keys(cm.GetBinaryData())) {
+		fmt.Fprintf(d.w, "%s: %d bytes\n", k, len(cm.GetBinaryData()[k]))
 	}
 }
 
 // secret shows how long each value is, and never the value.
 func (d description) secret(s *v1.Secret) {
 	fmt.Fprintf(d.w, "\nType:\t%s\n\nData\n====\n", s.GetType())
-	var lines []string
-	for k, v := range s.GetData() {
-		lines = append(lines, fmt.Sprintf("%s:\t%d bytes", k, len(v)))
-	}
-	sort.Strings(lines)
-	for _, l := range lines {
-		fmt.Fprintln(d.w, l)
+	for _, k := range slices.Sorted(maps.Keys(s.GetData())) {
+		fmt.Fprintf(d.w, "%s:\t%d bytes\n", k, len(s.GetData()[k]))
 	}
 }
 
@@ -760,34 +707,22 @@ func (d description) events(ctx context.Context, c *client.Client, o api.Object)
 		return nil
 	}
 	sortEvents(list.Items)
-	d.head(0, "Events")
 	rows := [][]string{{"Type", "Reason", "Age", "From", "Message"}, {"----", "------", "----", "----", "-------"}}
-	now := time.Now()
 	for _, e := range list.Items {
-		age := printer.Age(printer.EventTime(e), now)
-		if e.GetCount() > 1 {
-			age = fmt.Sprintf("%s (x%d over %s)", age, e.GetCount(), printer.Age(e.GetFirstTimestamp(), now))
-		}
-		rows = append(rows, []string{e.GetType(), e.GetReason(), age, printer.EventSource(e), strings.TrimSpace(e.GetMessage())})
+		rows = append(rows, []string{e.GetType(), e.GetReason(), printer.EventAge(e, time.Now()), printer.EventSource(e), strings.TrimSpace(e.GetMessage())})
 	}
-	d.table(rows)
+	d.head(0, "Events")
+	d.rows(0, rows)
 	return nil
-}
-
-func (d description) rules(rules []*v1.PolicyRule) {
-	rows := [][]string{ruleHeader, {"---------", "-----------------", "--------------", "-----"}}
-	d.head(0, "PolicyRule")
-	d.table(append(rows, ruleRows(rules)...))
 }
 
 func (d description) binding(ref *v1.RoleRef, subjects []*v1.Subject) {
 	d.head(0, "Role")
 	d.line(1, "Kind", "%s", ref.GetKind())
 	d.line(1, "Name", "%s", ref.GetName())
-	rows := [][]string{{"Kind", "Name", "Namespace"}, {"----", "----", "---------"}}
+	var rows [][]string
 	for _, s := range subjects {
 		rows = append(rows, []string{s.GetKind(), s.GetName(), s.GetNamespace()})
 	}
-	d.head(0, "Subjects")
-	d.table(rows)
+	d.table(0, "Subjects", []string{"Kind", "Name", "Namespace"}, rows)
 }

@@ -218,12 +218,7 @@ func nodeAddress(n *v1.Node, typ string) string {
 }
 
 var eventColumns = []column{
-	{title: "LAST SEEN", cell: of(func(e *v1.Event, now time.Time) string {
-		if e.GetCount() > 1 {
-			return fmt.Sprintf("%s (x%d over %s)", Age(EventTime(e), now), e.GetCount(), Age(e.GetFirstTimestamp(), now))
-		}
-		return Age(EventTime(e), now)
-	})},
+	{title: "LAST SEEN", cell: of(EventAge)},
 	{title: "TYPE", cell: of(func(e *v1.Event, _ time.Time) string { return e.GetType() })},
 	{title: "REASON", cell: of(func(e *v1.Event, _ time.Time) string { return e.GetReason() })},
 	{title: "OBJECT", cell: of(func(e *v1.Event, _ time.Time) string {
@@ -247,6 +242,15 @@ func EventTime(e *v1.Event) *v1Time {
 		}
 	}
 	return e.GetMetadata().GetCreationTimestamp()
+}
+
+// EventAge is how long ago an event was last seen, and how often since when.
+func EventAge(e *v1.Event, now time.Time) string {
+	age := Age(EventTime(e), now)
+	if e.GetCount() > 1 {
+		age = fmt.Sprintf("%s (x%d over %s)", age, e.GetCount(), Age(e.GetFirstTimestamp(), now))
+	}
+	return age
 }
 
 // EventSource is who saw the event: component, and host where known.
