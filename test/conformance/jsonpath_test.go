@@ -13,13 +13,13 @@ import (
 )
 
 // kubectl executes a template as kubectl does.
-func kubectl(template string, data any, allowMissing bool) (out string, err error) {
+func kubectl(template string, data any) (out string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	p := jsonpath.New("test").AllowMissingKeys(allowMissing)
+	p := jsonpath.New("test").AllowMissingKeys(true)
 	if err := p.Parse(template); err != nil {
 		return "", err
 	}
@@ -28,13 +28,13 @@ func kubectl(template string, data any, allowMissing bool) (out string, err erro
 	return b.String(), err
 }
 
-func orchctl(template string, data any, allowMissing bool) (string, error) {
+func orchctl(template string, data any) (string, error) {
 	p, err := ours.Parse(template)
 	if err != nil {
 		return "", err
 	}
 	var b strings.Builder
-	err = p.AllowMissingKeys(allowMissing).Execute(&b, data)
+	err = p.Execute(&b, data)
 	return b.String(), err
 }
 
@@ -80,15 +80,13 @@ func TestJSONPathAgreesWithKubectl(t *testing.T) {
 		`{.kind "x"}`, `{"x" .kind}`, `{.items[*] 1}`, `{.missing 1}`, `{.kind .x}`, `{kind}`, `{foo.bar}`, `{%}`, `{*}`, `{.items[0].*.name}`, `{(}`, `{.kind`, `{.kind}}`, `{{.kind}}`, "{.kind\n}", `{.kind,}`,
 		`{.items[0].metadata.name}-{.items[1].metadata.name}`, `{.items[*].metadata.labels.app}`, `ä{.kind}ö`, `{.ä}`, `{ä}`, `\{.kind}`,
 	} {
-		for _, allowMissing := range []bool{true, false} {
-			want, wantErr := kubectl(template, pods, allowMissing)
-			got, gotErr := orchctl(template, pods, allowMissing)
-			if walksMap(template) {
-				want, got = inOrder(want), inOrder(got)
-			}
-			if (wantErr == nil) != (gotErr == nil) || wantErr == nil && got != want {
-				t.Errorf("%s (missing keys allowed: %t)\nkubectl %q, %v\norchctl %q, %v", template, allowMissing, want, wantErr, got, gotErr)
-			}
+		want, wantErr := kubectl(template, pods)
+		got, gotErr := orchctl(template, pods)
+		if walksMap(template) {
+			want, got = inOrder(want), inOrder(got)
+		}
+		if (wantErr == nil) != (gotErr == nil) || wantErr == nil && got != want {
+			t.Errorf("%s\nkubectl %q, %v\norchctl %q, %v", template, want, wantErr, got, gotErr)
 		}
 	}
 }
@@ -136,14 +134,14 @@ func TestJSONPathAgreesWithKubectlOnRandomTemplates(t *testing.T) {
 		return b.String()
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		template, allowMissing := template.Draw(t, "template"), rapid.Bool().Draw(t, "allowMissing")
-		want, wantErr := kubectl(template, pods, allowMissing)
-		got, gotErr := orchctl(template, pods, allowMissing)
+		template := template.Draw(t, "template")
+		want, wantErr := kubectl(template, pods)
+		got, gotErr := orchctl(template, pods)
 		if wantErr != nil && gotErr == nil && strings.Contains(template, "{range") {
 			return // a range over nothing: kubectl executes its body all the same
 		}
 		if (wantErr == nil) != (gotErr == nil) || wantErr == nil && got != want {
-			t.Errorf("%s (missing keys allowed: %t)\nkubectl %q, %v\norchctl %q, %v", template, allowMissing, want, wantErr, got, gotErr)
+			t.Errorf("%s\nkubectl %q, %v\norchctl %q, %v", template, want, wantErr, got, gotErr)
 		}
 	})
 }

@@ -9,15 +9,15 @@ import (
 )
 
 // step turns the values that the path has reached into those that it reaches
-// next. strict makes it an error where no value has the field.
+// next.
 type step interface {
-	walk(in []any, strict bool) ([]any, error)
+	walk(in []any) ([]any, error)
 }
 
-func evaluate(steps []step, values []any, strict bool) ([]any, error) {
+func evaluate(steps []step, values []any) ([]any, error) {
 	for _, s := range steps {
 		var err error
-		if values, err = s.walk(values, strict); err != nil {
+		if values, err = s.walk(values); err != nil {
 			return nil, err
 		}
 	}
@@ -30,7 +30,7 @@ type constant struct {
 	isText bool
 }
 
-func (s constant) walk(in []any, _ bool) ([]any, error) {
+func (s constant) walk(in []any) ([]any, error) {
 	if s.isText {
 		return []any{s.value}, nil
 	}
@@ -40,7 +40,7 @@ func (s constant) walk(in []any, _ bool) ([]any, error) {
 // field is the value of a name in an object.
 type field string
 
-func (s field) walk(in []any, strict bool) ([]any, error) {
+func (s field) walk(in []any) ([]any, error) {
 	var out []any
 	for _, v := range in {
 		if m, ok := v.(map[string]any); ok {
@@ -49,16 +49,13 @@ func (s field) walk(in []any, strict bool) ([]any, error) {
 			}
 		}
 	}
-	if strict && len(in) > 0 && len(out) == 0 {
-		return nil, fmt.Errorf("%s is not found", s)
-	}
 	return out, nil
 }
 
 // wildcard is all elements of a list, or all values of an object.
 type wildcard struct{}
 
-func (wildcard) walk(in []any, _ bool) ([]any, error) {
+func (wildcard) walk(in []any) ([]any, error) {
 	var out []any
 	for _, v := range in {
 		out = append(out, children(v)...)
@@ -85,11 +82,11 @@ func children(v any) []any {
 // descend is every value that has values, at any depth.
 type descend struct{}
 
-func (s descend) walk(in []any, strict bool) ([]any, error) {
+func (s descend) walk(in []any) ([]any, error) {
 	var out []any
 	for _, v := range in {
 		if c := children(v); len(c) > 0 {
-			below, err := s.walk(c, strict)
+			below, err := s.walk(c)
 			if err != nil {
 				return nil, err
 			}
@@ -102,10 +99,10 @@ func (s descend) walk(in []any, strict bool) ([]any, error) {
 // union is what each of several paths finds, one after the other.
 type union struct{ of [][]step }
 
-func (s union) walk(in []any, strict bool) ([]any, error) {
+func (s union) walk(in []any) ([]any, error) {
 	var out []any
 	for _, steps := range s.of {
-		found, err := evaluate(steps, in, strict)
+		found, err := evaluate(steps, in)
 		if err != nil {
 			return nil, err
 		}
@@ -122,7 +119,7 @@ type slice struct {
 	isIndex bool
 }
 
-func (s slice) walk(in []any, _ bool) ([]any, error) {
+func (s slice) walk(in []any) ([]any, error) {
 	step := 1
 	if s.step != nil {
 		step = *s.step
@@ -180,7 +177,7 @@ type filter struct {
 	operator    string
 }
 
-func (s filter) walk(in []any, strict bool) ([]any, error) {
+func (s filter) walk(in []any) ([]any, error) {
 	var out []any
 	for _, v := range in {
 		list, ok := v.([]any)
@@ -188,7 +185,7 @@ func (s filter) walk(in []any, strict bool) ([]any, error) {
 			return nil, fmt.Errorf("%s is not array or slice and cannot be filtered", typeOf(v))
 		}
 		for _, e := range list {
-			pass, err := s.pass(e, strict)
+			pass, err := s.pass(e)
 			if err != nil {
 				return nil, err
 			}
@@ -200,14 +197,14 @@ func (s filter) walk(in []any, strict bool) ([]any, error) {
 	return out, nil
 }
 
-func (s filter) pass(e any, strict bool) (bool, error) {
+func (s filter) pass(e any) (bool, error) {
 	if s.operator == "" {
-		left, err := evaluate(s.left, []any{e}, strict)
+		left, err := evaluate(s.left, []any{e})
 		return err == nil && len(left) > 0, nil //nolint:nilerr // what cannot be found does not exist
 	}
 	var sides [2]any
 	for i, steps := range [][]step{s.left, s.right} {
-		found, err := evaluate(steps, []any{e}, strict)
+		found, err := evaluate(steps, []any{e})
 		switch {
 		case err != nil:
 			return false, err

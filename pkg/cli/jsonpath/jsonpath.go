@@ -29,12 +29,10 @@ import (
 // Concurrency: a Template is read-only and may be used by several goroutines.
 type Template struct {
 	nodes []node
-	// strict makes a field that is nowhere an error.
-	strict bool
 }
 
 // Parse reads a template. Fields that the data does not have print nothing, as
-// kubectl's default is; see [Template.AllowMissingKeys].
+// kubectl's default is.
 func Parse(template string) (*Template, error) {
 	p := parser{text: template}
 	nodes, err := p.template(0)
@@ -57,12 +55,6 @@ func ParseRelaxed(path string) (*Template, error) {
 	return Parse("{." + parts[1] + parts[2] + "}")
 }
 
-// AllowMissingKeys returns the template with another answer to fields that the
-// data does not have: nothing, or an error.
-func (t *Template) AllowMissingKeys(allow bool) *Template {
-	return &Template{nodes: t.nodes, strict: !allow}
-}
-
 // Execute prints the template's text with what its expressions find: strings as
 // they are, objects and lists as JSON, several values with a space between. On
 // an error nothing is printed.
@@ -77,7 +69,7 @@ func (t *Template) Execute(w io.Writer, data any) error {
 
 func (t *Template) print(b *bytes.Buffer, nodes []node, data any) error {
 	for _, n := range nodes {
-		found, err := evaluate(n.steps, []any{data}, t.strict)
+		found, err := evaluate(n.steps, []any{data})
 		if err != nil {
 			return err
 		}
@@ -122,7 +114,7 @@ func (t *Template) find(nodes []node, data any) ([]any, error) {
 		if n.isText {
 			continue
 		}
-		found, err := evaluate(n.steps, []any{data}, t.strict)
+		found, err := evaluate(n.steps, []any{data})
 		if err != nil {
 			return nil, err
 		}

@@ -121,19 +121,6 @@ func TestDataThatDoesNotFit(t *testing.T) {
 	}
 }
 
-func TestMissingKeysAreErrorsOnRequest(t *testing.T) {
-	template, err := Parse("{.items[*].status.conditions[*].type}{.nothing}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := template.Find(tree(t, pods)); err != nil {
-		t.Error(err)
-	}
-	if _, err := template.AllowMissingKeys(false).Find(tree(t, pods)); err == nil || err.Error() != "nothing is not found" {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestRelaxedPathsMayLeaveOutBracesAndDot(t *testing.T) {
 	for _, path := range []string{"kind", ".kind", "{kind}", "{.kind}"} {
 		template, err := ParseRelaxed(path)

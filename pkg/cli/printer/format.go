@@ -1,14 +1,13 @@
 package printer
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/template"
-	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -36,67 +35,44 @@ func New(format string) (Printer, error) {
 		}
 		name, arg = file, string(data)
 	}
-	needArg := func() error {
-		if !hasArg || arg == "" {
-			return fmt.Errorf("template format specified but no template given: -o %s=TEMPLATE", name)
-		}
-		return nil
+	if arg == "" && slices.Contains([]string{"jsonpath", "go-template", "custom-columns"}, name) {
+		return nil, fmt.Errorf("template format specified but no template given: -o %s=TEMPLATE", name)
 	}
 	switch name {
 	case "", "wide":
 		return nil, nil
 	case "json":
-		return printerFunc(func(w io.Writer, v map[string]any) error {
+		return marshaler(func(v any) ([]byte, error) {
 			data, err := json.MarshalIndent(v, "", "    ")
-			if err != nil {
-				return err
-			}
-			_, err = w.Write(append(data, '\n'))
-			return err
+			return append(data, '\n'), err
 		}), nil
 	case "yaml":
-		return printerFunc(func(w io.Writer, v map[string]any) error {
-			data, err := yaml.Marshal(v)
-			if err != nil {
-				return err
-			}
-			_, err = w.Write(data)
-			return err
-		}), nil
+		return marshaler(yaml.Marshal), nil
 	case "name":
 		return namePrinter{}, nil
 	case "jsonpath":
-		if err := needArg(); err != nil {
-			return nil, err
-		}
 		t, err := jsonpath.Parse(arg)
 		if err != nil {
 			return nil, fmt.Errorf("error parsing jsonpath %s: %w", arg, err)
 		}
-		return printerFunc(func(w io.Writer, v map[string]any) error { return t.Execute(w, v) }), nil
+		return printerFunc(t.Execute), nil
 	case "go-template":
-		if err := needArg(); err != nil {
-			return nil, err
-		}
 		t, err := template.New("output").Parse(arg)
 		if err != nil {
 			return nil, fmt.Errorf("error parsing template %s: %w", arg, err)
 		}
-		return printerFunc(func(w io.Writer, v map[string]any) error { return t.Execute(w, v) }), nil
+		return printerFunc(t.Execute), nil
 	case "custom-columns":
-		if err := needArg(); err != nil {
-			return nil, err
-		}
 		return newCustomColumns(arg)
 	}
 	return nil, fmt.Errorf("unable to match a printer suitable for the output format %q, allowed formats are: %s", format, Formats)
 }
 
 // printerFunc prints one tree: an object, or a List of them.
-type printerFunc func(w io.Writer, v map[string]any) error
+type printerFunc func(w io.Writer, tree any) error
 
 func (f printerFunc) Print(w io.Writer, objects []api.Object, single bool) error {
-	var items []any
+	items := []any{}
 	for _, o := range objects {
 		m, err := manifest.ToMap(o)
 		if err != nil {
@@ -105,12 +81,20 @@ func (f printerFunc) Print(w io.Writer, objects []api.Object, single bool) error
 		items = append(items, m)
 	}
 	if single && len(items) == 1 {
-		return f(w, items[0].(map[string]any))
-	}
-	if items == nil {
-		items = []any{}
+		return f(w, items[0])
 	}
 	return f(w, map[string]any{"apiVersion": "v1", "kind": "List", "metadata": map[string]any{"resourceVersion": ""}, "items": items})
+}
+
+// marshaler prints a tree as bytes.
+func marshaler(marshal func(any) ([]byte, error)) printerFunc {
+	return func(w io.Writer, tree any) error {
+		data, err := marshal(tree)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		return err
+	}
 }
 
 type namePrinter struct{}
@@ -184,11 +168,4 @@ func cellText(v any) string {
 		return s
 	}
 	return fmt.Sprint(v)
-}
-
-// Text prints objects of one kind as the default table, for tests and describe.
-func Text(k *api.Kind, objects []api.Object, now time.Time) string {
-	var b bytes.Buffer
-	_ = (&Table{Out: &b}).Print(k, objects, now)
-	return b.String()
 }
