@@ -113,15 +113,6 @@ func (d description) rows(level int, rows [][]string) {
 	}
 }
 
-func pairs(m map[string]string, sep string) []string {
-	var out []string
-	for k, v := range m {
-		out = append(out, k+sep+v)
-	}
-	slices.Sort(out)
-	return out
-}
-
 func stamp(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "<unset>"
@@ -149,13 +140,13 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 			d.line(0, "Start Time", "%s", stamp(t))
 		}
 	case *v1.ReplicaSet:
-		d.line(0, "Selector", "%s", selectorText(o.GetSpec().GetSelector()))
+		d.line(0, "Selector", "%s", printer.Selector(o.GetSpec().GetSelector()))
 	}
-	d.list(0, "Labels", pairs(m.GetLabels(), "="))
+	d.list(0, "Labels", printer.Pairs(m.GetLabels(), "="))
 	annotations := api.Clone(o).GetMetadata().GetAnnotations()
 	delete(annotations, api.AnnotationLastApplied)
 	delete(annotations, api.AnnotationTerminations) // is a table of its own
-	d.list(0, "Annotations", pairs(annotations, ": "))
+	d.list(0, "Annotations", printer.Pairs(annotations, ": "))
 	if t := m.GetDeletionTimestamp(); t != nil {
 		if _, ok := o.(*v1.Pod); !ok { // a pod's status says it
 			d.line(0, "Terminating since", "%s", stamp(t))
@@ -228,7 +219,7 @@ func (d description) budget(b *v1.PodDisruptionBudget) {
 	if b.GetSpec().GetSelector() == nil {
 		d.line(0, "Selector", "<unset>")
 	} else {
-		d.line(0, "Selector", "%s", selectorText(b.GetSpec().GetSelector()))
+		d.line(0, "Selector", "%s", printer.Selector(b.GetSpec().GetSelector()))
 	}
 	d.head(0, "Status")
 	d.line(2, "Allowed disruptions", "%d", b.GetStatus().GetDisruptionsAllowed())
@@ -267,7 +258,7 @@ func (d description) pod(p *v1.Pod) {
 	d.conditions(st.GetConditions())
 	d.volumes(0, spec.GetVolumes())
 	d.line(0, "QoS Class", "%s", st.GetQosClass())
-	d.list(0, "Node-Selectors", pairs(spec.GetNodeSelector(), "="))
+	d.list(0, "Node-Selectors", printer.Pairs(spec.GetNodeSelector(), "="))
 	d.list(0, "Tolerations", tolerationTexts(spec))
 }
 
@@ -376,8 +367,8 @@ func (d description) program(level int, ct *v1.Container) {
 
 // surroundings writes what the spec gives a container, and asks of it.
 func (d description) surroundings(level int, ct *v1.Container) {
-	d.words(level, "Limits", pairs(ct.GetResources().GetLimits(), ":\t"))
-	d.words(level, "Requests", pairs(ct.GetResources().GetRequests(), ":\t"))
+	d.words(level, "Limits", printer.Pairs(ct.GetResources().GetLimits(), ":\t"))
+	d.words(level, "Requests", printer.Pairs(ct.GetResources().GetRequests(), ":\t"))
 	d.some(level, "Liveness", probeText(ct.GetLivenessProbe()))
 	d.some(level, "Readiness", probeText(ct.GetReadinessProbe()))
 	d.some(level, "Startup", probeText(ct.GetStartupProbe()))
@@ -495,9 +486,9 @@ func describeTemplate(w io.Writer, t *v1.PodTemplateSpec) error {
 
 func (d description) template(t *v1.PodTemplateSpec) {
 	d.head(0, "Pod Template")
-	d.list(1, "Labels", pairs(t.GetMetadata().GetLabels(), "="))
+	d.list(1, "Labels", printer.Pairs(t.GetMetadata().GetLabels(), "="))
 	if a := t.GetMetadata().GetAnnotations(); len(a) > 0 {
-		d.list(1, "Annotations", pairs(a, ": "))
+		d.list(1, "Annotations", printer.Pairs(a, ": "))
 	}
 	for _, group := range []struct {
 		name string
@@ -514,24 +505,13 @@ func (d description) template(t *v1.PodTemplateSpec) {
 		}
 	}
 	d.volumes(1, t.GetSpec().GetVolumes())
-	d.list(1, "Node-Selectors", pairs(t.GetSpec().GetNodeSelector(), "="))
+	d.list(1, "Node-Selectors", printer.Pairs(t.GetSpec().GetNodeSelector(), "="))
 	d.list(1, "Tolerations", tolerationTexts(t.GetSpec()))
-}
-
-func selectorText(s *v1.LabelSelector) string {
-	sel, err := api.SelectorOf(s)
-	if err != nil {
-		return "<invalid>"
-	}
-	if sel.Empty() {
-		return "<none>"
-	}
-	return sel.String()
 }
 
 func (d description) deployment(ctx context.Context, c *client.Client, o *v1.Deployment) error {
 	spec, st := o.GetSpec(), o.GetStatus()
-	d.line(0, "Selector", "%s", selectorText(spec.GetSelector()))
+	d.line(0, "Selector", "%s", printer.Selector(spec.GetSelector()))
 	d.line(0, "Replicas", "%d desired | %d updated | %d total | %d available | %d unavailable",
 		spec.GetReplicas(), st.GetUpdatedReplicas(), st.GetReplicas(), st.GetAvailableReplicas(), st.GetUnavailableReplicas())
 	d.line(0, "StrategyType", "%s", spec.GetStrategy().GetType())
@@ -608,8 +588,8 @@ func (d description) node(ctx context.Context, c *client.Client, n *v1.Node) err
 	for _, a := range st.GetAddresses() {
 		d.line(1, a.GetType(), "%s", a.GetAddress())
 	}
-	d.words(0, "Capacity", pairs(st.GetCapacity(), ":\t"))
-	d.words(0, "Allocatable", pairs(st.GetAllocatable(), ":\t"))
+	d.words(0, "Capacity", printer.Pairs(st.GetCapacity(), ":\t"))
+	d.words(0, "Allocatable", printer.Pairs(st.GetAllocatable(), ":\t"))
 	info := st.GetNodeInfo()
 	d.head(0, "System Info")
 	d.line(1, "Kernel Version", "%s", info.GetKernelVersion())

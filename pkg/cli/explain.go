@@ -88,7 +88,7 @@ func explainField(w io.Writer, k *api.Kind, path []string, d docs, recursive boo
 		if md == nil {
 			return fmt.Errorf("field %q does not exist: %s has no fields of its own", strings.Join(path[:i+1], "."), strings.Join(path[:i], "."))
 		}
-		if fd = fieldByJSON(md, name); fd == nil {
+		if fd = md.Fields().ByJSONName(name); fd == nil {
 			return fmt.Errorf("field %q does not exist: 'orchctl explain %s' lists those that do", name, strings.Join(append([]string{k.Singular}, path[:i]...), "."))
 		}
 		md = messageOf(fd)
@@ -145,10 +145,6 @@ func (d docs) fields(w io.Writer, md protoreflect.MessageDescriptor, pad string,
 			d.fields(w, sub, pad+"  ", true)
 		}
 	}
-}
-
-func fieldByJSON(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
-	return md.Fields().ByJSONName(name)
 }
 
 // messageOf is the message with the fields of a field; nil for values and for

@@ -220,10 +220,8 @@ func eachEvent(ctx context.Context, r client.Resource[api.Object], o client.Watc
 		if failed == nil || o.From == nil || !errors.Is(failed, api.ErrUnavailable) {
 			return failed
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		if err := pauseFor(ctx, 200*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }

@@ -251,12 +251,7 @@ func (s speed) wait(ctx context.Context, d time.Duration, first bool) error {
 	if s == 0 || first {
 		return ctx.Err()
 	}
-	select {
-	case <-time.After(time.Duration(float64(d) / float64(s))):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return pauseFor(ctx, time.Duration(float64(d)/float64(s)))
 }
 
 // differences are the objects that the arguments name, or all but events, at two

@@ -134,10 +134,13 @@ func waitFor(ctx context.Context, f *factory, c *client.Client, s *selection, ta
 			if t.name == "" {
 				return fmt.Errorf("--for=create needs the names of objects")
 			}
-			if err := untilState(ctx, c, t.kind, t.namespace, t.name, func(api.Object) (bool, error) { return true, nil }); err != nil {
+			err := untilState(ctx, c, t.kind, t.namespace, t.name, func(o api.Object) (bool, error) {
+				fmt.Fprintf(f.Out, "%s condition met\n", printer.Name(o))
+				return true, nil
+			})
+			if err != nil {
 				return timedOut(err, t.String())
 			}
-			fmt.Fprintf(f.Out, "%s condition met\n", name(t.kind, t.name))
 		}
 		return nil
 	}
@@ -176,12 +179,6 @@ func waitFor(ctx context.Context, f *factory, c *client.Client, s *selection, ta
 		return fmt.Errorf("no matching resources found")
 	}
 	return f.report(errs)
-}
-
-func name(k *api.Kind, n string) string {
-	o := k.New()
-	o.GetMetadata().Name = n
-	return printer.Name(o)
 }
 
 func timedOut(err error, what string) error {

@@ -343,8 +343,8 @@ func (c *Cluster) startServer(ctx context.Context, st *state, o Options) error {
 	if p.pid() != 0 {
 		return nil
 	}
-	if st.Server == "" || !free(ctx, st.Server) {
-		addr, err := freeAddress(ctx)
+	if _, err := free(ctx, st.Server); st.Server == "" || err != nil {
+		addr, err := free(ctx, "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
@@ -364,17 +364,9 @@ func (c *Cluster) startServer(ctx context.Context, st *state, o Options) error {
 		"--gossip-address", "127.0.0.1:0", "--membership-profile", "local")
 }
 
-func free(ctx context.Context, addr string) bool {
+// free is an address at which one can listen.
+func free(ctx context.Context, addr string) (string, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return false
-	}
-	l.Close()
-	return true
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}

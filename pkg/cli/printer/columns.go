@@ -20,6 +20,11 @@ func of[T api.Object](f func(o T, now time.Time) string) func(api.Object, time.T
 	return func(o api.Object, now time.Time) string { return f(o.(T), now) }
 }
 
+// text makes one out of a function that does not depend on the time.
+func text[T api.Object](f func(o T) string) func(api.Object, time.Time) string {
+	return func(o api.Object, _ time.Time) string { return f(o.(T)) }
+}
+
 // num makes a cell out of a function that returns a number.
 func num[T api.Object, N int | int32](f func(o T) N) func(api.Object, time.Time) string {
 	return func(o api.Object, _ time.Time) string { return strconv.Itoa(int(f(o.(T)))) }
@@ -52,7 +57,7 @@ func columnsOf(k *api.Kind) []column {
 	case "Event":
 		return eventColumns
 	case "Namespace":
-		return []column{nameColumn, {title: "STATUS", cell: of(func(n *v1.Namespace, _ time.Time) string {
+		return []column{nameColumn, {title: "STATUS", cell: text(func(n *v1.Namespace) string {
 			return n.GetStatus().GetPhase()
 		})}, ageColumn}
 	case "ConfigMap":
@@ -60,7 +65,7 @@ func columnsOf(k *api.Kind) []column {
 			return len(c.GetData()) + len(c.GetBinaryData())
 		})}, ageColumn}
 	case "Secret":
-		return []column{nameColumn, {title: "TYPE", cell: of(func(s *v1.Secret, _ time.Time) string {
+		return []column{nameColumn, {title: "TYPE", cell: text(func(s *v1.Secret) string {
 			return s.GetType()
 		})}, {title: "DATA", cell: num(func(s *v1.Secret) int { return len(s.GetData()) })}, ageColumn}
 	}
@@ -76,15 +81,15 @@ var podColumns = []column{
 	{title: "STATUS", cell: of(func(p *v1.Pod, now time.Time) string { _, status, _ := podCells(p, now); return status })},
 	{title: "RESTARTS", cell: of(func(p *v1.Pod, now time.Time) string { _, _, restarts := podCells(p, now); return restarts })},
 	ageColumn,
-	{title: "IP", wide: true, cell: of(func(p *v1.Pod, _ time.Time) string { return orNone(p.GetStatus().GetPodIp(), "<none>") })},
-	{title: "NODE", wide: true, cell: of(func(p *v1.Pod, _ time.Time) string { return orNone(p.GetSpec().GetNodeName(), "<none>") })},
+	{title: "IP", wide: true, cell: text(func(p *v1.Pod) string { return cmp.Or(p.GetStatus().GetPodIp(), "<none>") })},
+	{title: "NODE", wide: true, cell: text(func(p *v1.Pod) string { return cmp.Or(p.GetSpec().GetNodeName(), "<none>") })},
 	{title: "NOMINATED NODE", wide: true, cell: func(api.Object, time.Time) string { return "<none>" }},
 	{title: "READINESS GATES", wide: true, cell: func(api.Object, time.Time) string { return "<none>" }},
 }
 
 var deploymentColumns = append([]column{
 	nameColumn,
-	{title: "READY", cell: of(func(d *v1.Deployment, _ time.Time) string {
+	{title: "READY", cell: text(func(d *v1.Deployment) string {
 		return fmt.Sprintf("%d/%d", d.GetStatus().GetReadyReplicas(), d.GetSpec().GetReplicas())
 	})},
 	{title: "UP-TO-DATE", cell: num(func(d *v1.Deployment) int32 { return d.GetStatus().GetUpdatedReplicas() })},
@@ -123,22 +128,18 @@ func templateColumns(parts func(api.Object) (*v1.PodTemplateSpec, *v1.LabelSelec
 		{title: "IMAGES", wide: true, cell: join((*v1.Container).GetImage)},
 		{title: "SELECTOR", wide: true, cell: func(o api.Object, _ time.Time) string {
 			_, ls := parts(o)
-			s, err := api.SelectorOf(ls)
-			if err != nil {
-				return "<invalid>"
-			}
-			return orNone(s.String(), "<none>")
+			return Selector(ls)
 		}},
 	}
 }
 
 var budgetColumns = []column{
 	nameColumn,
-	{title: "MIN AVAILABLE", cell: of(func(b *v1.PodDisruptionBudget, _ time.Time) string {
-		return orNone(api.FormatIntOrString(b.GetSpec().GetMinAvailable()), "N/A")
+	{title: "MIN AVAILABLE", cell: text(func(b *v1.PodDisruptionBudget) string {
+		return cmp.Or(api.FormatIntOrString(b.GetSpec().GetMinAvailable()), "N/A")
 	})},
-	{title: "MAX UNAVAILABLE", cell: of(func(b *v1.PodDisruptionBudget, _ time.Time) string {
-		return orNone(api.FormatIntOrString(b.GetSpec().GetMaxUnavailable()), "N/A")
+	{title: "MAX UNAVAILABLE", cell: text(func(b *v1.PodDisruptionBudget) string {
+		return cmp.Or(api.FormatIntOrString(b.GetSpec().GetMaxUnavailable()), "N/A")
 	})},
 	{title: "ALLOWED DISRUPTIONS", cell: num(func(b *v1.PodDisruptionBudget) int32 { return b.GetStatus().GetDisruptionsAllowed() })},
 	ageColumn,
@@ -146,36 +147,32 @@ var budgetColumns = []column{
 
 var experimentColumns = []column{
 	nameColumn,
-	{title: "FAULT", cell: of(func(e *v1.ChaosExperiment, _ time.Time) string { return e.GetSpec().GetFault().GetType() })},
-	{title: "PHASE", cell: of(func(e *v1.ChaosExperiment, _ time.Time) string { return orNone(e.GetStatus().GetPhase(), "Pending") })},
+	{title: "FAULT", cell: text(func(e *v1.ChaosExperiment) string { return e.GetSpec().GetFault().GetType() })},
+	{title: "PHASE", cell: text(func(e *v1.ChaosExperiment) string { return cmp.Or(e.GetStatus().GetPhase(), "Pending") })},
 	{title: "ROUNDS", cell: num(func(e *v1.ChaosExperiment) int32 { return e.GetStatus().GetRounds() })},
 	{title: "INJECTIONS", cell: num(func(e *v1.ChaosExperiment) int32 { return e.GetStatus().GetInjections() })},
 	ageColumn,
-	{title: "SELECTOR", wide: true, cell: of(func(e *v1.ChaosExperiment, _ time.Time) string {
-		s, err := api.SelectorOf(cmp.Or(e.GetSpec().GetSelector(), e.GetSpec().GetNodeSelector()))
-		if err != nil {
-			return "<invalid>"
-		}
-		return orNone(s.String(), "<none>")
+	{title: "SELECTOR", wide: true, cell: text(func(e *v1.ChaosExperiment) string {
+		return Selector(cmp.Or(e.GetSpec().GetSelector(), e.GetSpec().GetNodeSelector()))
 	})},
-	{title: "MESSAGE", wide: true, cell: of(func(e *v1.ChaosExperiment, _ time.Time) string { return e.GetStatus().GetMessage() })},
+	{title: "MESSAGE", wide: true, cell: text(func(e *v1.ChaosExperiment) string { return e.GetStatus().GetMessage() })},
 }
 
 var injectionColumns = []column{
 	nameColumn,
-	{title: "FAULT", cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return i.GetSpec().GetFault().GetType() })},
-	{title: "TARGET", cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return api.ChaosTarget(i) })},
-	{title: "PHASE", cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return orNone(i.GetStatus().GetPhase(), "Pending") })},
+	{title: "FAULT", cell: text(func(i *v1.ChaosInjection) string { return i.GetSpec().GetFault().GetType() })},
+	{title: "TARGET", cell: text(func(i *v1.ChaosInjection) string { return api.ChaosTarget(i) })},
+	{title: "PHASE", cell: text(func(i *v1.ChaosInjection) string { return cmp.Or(i.GetStatus().GetPhase(), "Pending") })},
 	{title: "ROUND", cell: num(func(i *v1.ChaosInjection) int32 { return i.GetSpec().GetRound() })},
 	ageColumn,
-	{title: "NODE", wide: true, cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return orNone(i.GetSpec().GetNodeName(), "<none>") })},
-	{title: "EXPERIMENT", wide: true, cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return i.GetSpec().GetExperiment() })},
-	{title: "MESSAGE", wide: true, cell: of(func(i *v1.ChaosInjection, _ time.Time) string { return i.GetStatus().GetMessage() })},
+	{title: "NODE", wide: true, cell: text(func(i *v1.ChaosInjection) string { return cmp.Or(i.GetSpec().GetNodeName(), "<none>") })},
+	{title: "EXPERIMENT", wide: true, cell: text(func(i *v1.ChaosInjection) string { return i.GetSpec().GetExperiment() })},
+	{title: "MESSAGE", wide: true, cell: text(func(i *v1.ChaosInjection) string { return i.GetStatus().GetMessage() })},
 }
 
 var nodeColumns = []column{
 	nameColumn,
-	{title: "STATUS", cell: of(func(n *v1.Node, _ time.Time) string {
+	{title: "STATUS", cell: text(func(n *v1.Node) string {
 		words := []string{"Unknown"}
 		if c := api.GetCondition(n.GetStatus().GetConditions(), api.NodeReady); c != nil {
 			words[0] = "NotReady"
@@ -188,7 +185,7 @@ var nodeColumns = []column{
 		}
 		return strings.Join(words, ",")
 	})},
-	{title: "ROLES", cell: of(func(n *v1.Node, _ time.Time) string {
+	{title: "ROLES", cell: text(func(n *v1.Node) string {
 		const prefix = "node-role.kubernetes.io/"
 		var roles []string
 		for l := range n.GetMetadata().GetLabels() {
@@ -196,20 +193,18 @@ var nodeColumns = []column{
 				roles = append(roles, r)
 			}
 		}
-		return orNone(strings.Join(roles, ","), "<none>")
+		return cmp.Or(strings.Join(roles, ","), "<none>")
 	})},
 	ageColumn,
-	{title: "VERSION", cell: of(func(n *v1.Node, _ time.Time) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() })},
-	{title: "INTERNAL-IP", wide: true, cell: of(func(n *v1.Node, _ time.Time) string { return nodeAddress(n, "InternalIP") })},
-	{title: "EXTERNAL-IP", wide: true, cell: of(func(n *v1.Node, _ time.Time) string { return nodeAddress(n, "ExternalIP") })},
-	{title: "OS-IMAGE", wide: true, cell: of(func(n *v1.Node, _ time.Time) string {
-		return orNone(n.GetStatus().GetNodeInfo().GetOsImage(), "<unknown>")
+	{title: "VERSION", cell: text(func(n *v1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() })},
+	{title: "INTERNAL-IP", wide: true, cell: text(func(n *v1.Node) string { return nodeAddress(n, "InternalIP") })},
+	{title: "EXTERNAL-IP", wide: true, cell: text(func(n *v1.Node) string { return nodeAddress(n, "ExternalIP") })},
+	{title: "OS-IMAGE", wide: true, cell: text(func(n *v1.Node) string { return cmp.Or(n.GetStatus().GetNodeInfo().GetOsImage(), "<unknown>") })},
+	{title: "KERNEL-VERSION", wide: true, cell: text(func(n *v1.Node) string {
+		return cmp.Or(n.GetStatus().GetNodeInfo().GetKernelVersion(), "<unknown>")
 	})},
-	{title: "KERNEL-VERSION", wide: true, cell: of(func(n *v1.Node, _ time.Time) string {
-		return orNone(n.GetStatus().GetNodeInfo().GetKernelVersion(), "<unknown>")
-	})},
-	{title: "CONTAINER-RUNTIME", wide: true, cell: of(func(n *v1.Node, _ time.Time) string {
-		return orNone(n.GetStatus().GetNodeInfo().GetContainerRuntimeVersion(), "<unknown>")
+	{title: "CONTAINER-RUNTIME", wide: true, cell: text(func(n *v1.Node) string {
+		return cmp.Or(n.GetStatus().GetNodeInfo().GetContainerRuntimeVersion(), "<unknown>")
 	})},
 }
 
@@ -219,17 +214,15 @@ func nodeAddress(n *v1.Node, typ string) string {
 
 var eventColumns = []column{
 	{title: "LAST SEEN", cell: of(EventAge)},
-	{title: "TYPE", cell: of(func(e *v1.Event, _ time.Time) string { return e.GetType() })},
-	{title: "REASON", cell: of(func(e *v1.Event, _ time.Time) string { return e.GetReason() })},
-	{title: "OBJECT", cell: of(func(e *v1.Event, _ time.Time) string {
+	{title: "TYPE", cell: text(func(e *v1.Event) string { return e.GetType() })},
+	{title: "REASON", cell: text(func(e *v1.Event) string { return e.GetReason() })},
+	{title: "OBJECT", cell: text(func(e *v1.Event) string {
 		return strings.ToLower(e.GetInvolvedObject().GetKind()) + "/" + e.GetInvolvedObject().GetName()
 	})},
-	{title: "SUBOBJECT", wide: true, cell: of(func(e *v1.Event, _ time.Time) string { return e.GetInvolvedObject().GetFieldPath() })},
-	{title: "SOURCE", wide: true, cell: of(func(e *v1.Event, _ time.Time) string { return EventSource(e) })},
-	{title: "MESSAGE", cell: of(func(e *v1.Event, _ time.Time) string { return strings.Join(strings.Fields(e.GetMessage()), " ") })},
-	{title: "FIRST SEEN", wide: true, cell: of(func(e *v1.Event, now time.Time) string {
-		return Age(e.GetFirstTimestamp(), now)
-	})},
+	{title: "SUBOBJECT", wide: true, cell: text(func(e *v1.Event) string { return e.GetInvolvedObject().GetFieldPath() })},
+	{title: "SOURCE", wide: true, cell: text(func(e *v1.Event) string { return EventSource(e) })},
+	{title: "MESSAGE", cell: text(func(e *v1.Event) string { return strings.Join(strings.Fields(e.GetMessage()), " ") })},
+	{title: "FIRST SEEN", wide: true, cell: of(func(e *v1.Event, now time.Time) string { return Age(e.GetFirstTimestamp(), now) })},
 	{title: "COUNT", wide: true, cell: num(func(e *v1.Event) int32 { return max(1, e.GetCount()) })},
 	{title: "NAME", wide: true, cell: nameColumn.cell},
 }
@@ -255,8 +248,8 @@ func EventAge(e *v1.Event, now time.Time) string {
 
 // EventSource is who saw the event: component, and host where known.
 func EventSource(e *v1.Event) string {
-	c := orNone(e.GetSource().GetComponent(), e.GetReportingComponent())
-	h := orNone(e.GetSource().GetHost(), e.GetReportingInstance())
+	c := cmp.Or(e.GetSource().GetComponent(), e.GetReportingComponent())
+	h := cmp.Or(e.GetSource().GetHost(), e.GetReportingInstance())
 	if h == "" {
 		return c
 	}

@@ -1,6 +1,7 @@
 package printer
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -82,7 +83,7 @@ func podCells(p *v1.Pod, now time.Time) (ready, status, restarts string) {
 	if p.GetMetadata().GetDeletionTimestamp() != nil && !api.IsPodTerminal(p) {
 		status = "Terminating"
 	}
-	return fmt.Sprintf("%d/%d", isReady, total), orNone(status, "Pending"), count.text(now)
+	return fmt.Sprintf("%d/%d", isReady, total), cmp.Or(status, "Pending"), count.text(now)
 }
 
 // exitWord says how a container ended.

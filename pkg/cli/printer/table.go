@@ -6,6 +6,7 @@
 package printer
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"orch/pkg/api"
+	v1 "orch/proto/v1"
 )
 
 // column is one column of a kind's table.
@@ -92,7 +94,7 @@ func (t *Table) columns(k *api.Kind) []column {
 	for _, l := range t.LabelColumns {
 		title := strings.ToUpper(l[strings.LastIndex(l, "/")+1:])
 		cols = append(cols, column{title: title, cell: func(o api.Object, _ time.Time) string {
-			return orNone(o.GetMetadata().GetLabels()[l], "")
+			return o.GetMetadata().GetLabels()[l]
 		}})
 	}
 	if t.ShowLabels {
@@ -142,20 +144,25 @@ func Name(o api.Object) string {
 }
 
 // FormatMap is a map as key=value pairs in order, "<none>" when empty.
-func FormatMap(m map[string]string) string {
-	var parts []string
+func FormatMap(m map[string]string) string { return cmp.Or(strings.Join(Pairs(m, "="), ","), "<none>") }
+
+// Pairs are the entries of a map in order.
+func Pairs(m map[string]string, sep string) []string {
+	var out []string
 	for k, v := range m {
-		parts = append(parts, k+"="+v)
+		out = append(out, k+sep+v)
 	}
-	slices.Sort(parts)
-	return orNone(strings.Join(parts, ","), "<none>")
+	slices.Sort(out)
+	return out
 }
 
-func orNone(s, none string) string {
-	if s == "" {
-		return none
+// Selector is a selector as a person writes it.
+func Selector(ls *v1.LabelSelector) string {
+	s, err := api.SelectorOf(ls)
+	if err != nil {
+		return "<invalid>"
 	}
-	return s
+	return cmp.Or(s.String(), "<none>")
 }
 
 // Age is how long ago t was, as kubectl writes ages; "<unknown>" for no time.
