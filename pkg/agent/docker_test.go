@@ -78,6 +78,7 @@ func (u *until) Write(b []byte) (int, error) {
 }
 
 func TestDocker(t *testing.T) {
+	t.Parallel()
 	engine := marked{testdocker.Require(t)}
 	image := testimage.Build(t, engine.Engine)
 	testNetwork(t, engine, image, func(*cluster) container.Runtime { return engine })
@@ -360,6 +361,7 @@ func testNetwork(t *testing.T, engine marked, image string, runtime func(*cluste
 
 // The same with pods whose network is not the engine's.
 func TestDockerWithTheNativeNetwork(t *testing.T) {
+	t.Parallel()
 	engine := marked{testdocker.Require(t)}
 	if os.Geteuid() != 0 || goruntime.GOOS != "linux" {
 		if os.Getenv("CI") == "true" {

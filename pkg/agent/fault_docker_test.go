@@ -35,6 +35,7 @@ func untilTrue(t *testing.T, what string, ok func() bool) {
 }
 
 func TestDockerFaults(t *testing.T) {
+	t.Parallel()
 	engine := marked{testdocker.Require(t)}
 	image := testimage.Build(t, engine.Engine)
 	serving := program(image, "-listen", ":8080")

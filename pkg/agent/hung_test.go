@@ -28,6 +28,7 @@ func TestDockerThatHangs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the relist")
 	}
+	t.Parallel()
 	engine := marked{testdocker.Require(t)}
 	image := testimage.Build(t, engine.Engine)
 

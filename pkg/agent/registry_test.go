@@ -40,6 +40,7 @@ func TestDockerRegistry(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for back-offs in real time")
 	}
+	t.Parallel()
 	engine := marked{testdocker.Require(t)}
 	me := container.Login{Username: "me", Password: password}
 

@@ -22,6 +22,7 @@ func TestPodsReachEachOtherAcrossMachines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds machines with engines, twice")
 	}
+	t.Parallel()
 	for _, routes := range []string{"host-gw", "vxlan"} {
 		t.Run(routes, func(t *testing.T) {
 			const image = "testimage"

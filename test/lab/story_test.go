@@ -26,6 +26,7 @@ func TestStories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds machines")
 	}
+	t.Parallel()
 	c := start(t, lab.Options{Machines: 3, APIServer: []string{"--node-monitor-grace-period=12s"}})
 	c.Machines[2].LiveRestore = false // both kinds of engine exist in the wild
 	c.do(c.Machines[2].KillEngine())

@@ -106,6 +106,7 @@ func TestThePageAboutMachines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds machines")
 	}
+	t.Parallel()
 	p := &page{T: t, lab: build(t, Options{Machines: 3, Images: func(ctx context.Context, m *Machine) error {
 		engine, err := m.Engine()
 		if err != nil {
