@@ -33,15 +33,42 @@ const (
 )
 
 var (
-	qualifiedNameRegexp = regexp.MustCompile("^" + qualifiedNameFormat + "$")
-	labelValueRegexp    = regexp.MustCompile("^" + labelValueFormat + "$")
-	dnsLabelRegexp      = regexp.MustCompile("^" + dnsLabelFormat + "$")
-	dnsSubdomainRegexp  = regexp.MustCompile("^" + dnsSubdomainFormat + "$")
 	searchDomainRegexp  = regexp.MustCompile("^" + searchDomainFormat + "$")
 	configKeyRegexp     = regexp.MustCompile("^" + configKeyFormat + "$")
 	percentRegexp       = regexp.MustCompile("^" + percentFormat + "$")
 	headerNameRegexp    = regexp.MustCompile("^" + headerNameFormat + "$")
 )
+
+// What every name and label of every write is held to is looked at byte by byte:
+// with regular expressions it was a tenth of what a create costs.
+
+func isQualifiedName(s string) bool { return word(s, true, "-_.") }
+
+func isLabelValue(s string) bool { return s == "" || isQualifiedName(s) }
+
+func isDNSLabel(s string) bool { return word(s, false, "-") }
+
+func isDNSSubdomain(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if !isDNSLabel(label) {
+			return false
+		}
+	}
+	return true
+}
+
+// word says whether s is letters and digits, with those of inner only between them.
+func word(s string, upper bool, inner string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', upper && 'A' <= c && c <= 'Z':
+		case i > 0 && i < len(s)-1 && strings.IndexByte(inner, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
 
 // breach is the sentence about a text that breaks a rule.
 func breach(rule, format string, examples ...string) string {
@@ -76,7 +103,7 @@ func qualifiedName(s string) (msgs []string) {
 	} else if len(name) > 63 {
 		msgs = append(msgs, "name part "+tooLong(63))
 	}
-	if !qualifiedNameRegexp.MatchString(name) {
+	if !isQualifiedName(name) {
 		msgs = append(msgs, "name part "+sentence())
 	}
 	return msgs
@@ -86,7 +113,7 @@ func labelValue(s string) (msgs []string) {
 	if len(s) > 63 {
 		msgs = append(msgs, tooLong(63))
 	}
-	if !labelValueRegexp.MatchString(s) {
+	if !isLabelValue(s) {
 		msgs = append(msgs, breach(labelValueRule, labelValueFormat, "MyValue", "my_value", "12345"))
 	}
 	return msgs
@@ -96,8 +123,8 @@ func dnsLabel(s string) (msgs []string) {
 	if len(s) > 63 {
 		msgs = append(msgs, tooLong(63))
 	}
-	if !dnsLabelRegexp.MatchString(s) {
-		if dnsSubdomainRegexp.MatchString(s) {
+	if !isDNSLabel(s) {
+		if isDNSSubdomain(s) {
 			return append(msgs, "must not contain dots")
 		}
 		msgs = append(msgs, breach(dnsLabelRule, dnsLabelFormat, "my-name", "123-abc"))
@@ -109,7 +136,7 @@ func dnsSubdomain(s string) (msgs []string) {
 	if len(s) > 253 {
 		msgs = append(msgs, tooLong(253))
 	}
-	if !dnsSubdomainRegexp.MatchString(s) {
+	if !isDNSSubdomain(s) {
 		msgs = append(msgs, breach(dnsSubdomainRule, dnsSubdomainFormat, "example.com"))
 	}
 	return msgs
