@@ -33,10 +33,10 @@ const (
 )
 
 var (
-	searchDomainRegexp  = regexp.MustCompile("^" + searchDomainFormat + "$")
-	configKeyRegexp     = regexp.MustCompile("^" + configKeyFormat + "$")
-	percentRegexp       = regexp.MustCompile("^" + percentFormat + "$")
-	headerNameRegexp    = regexp.MustCompile("^" + headerNameFormat + "$")
+	searchDomainRegexp = regexp.MustCompile("^" + searchDomainFormat + "$")
+	configKeyRegexp    = regexp.MustCompile("^" + configKeyFormat + "$")
+	percentRegexp      = regexp.MustCompile("^" + percentFormat + "$")
+	headerNameRegexp   = regexp.MustCompile("^" + headerNameFormat + "$")
 )
 
 // What every name and label of every write is held to is looked at byte by byte:

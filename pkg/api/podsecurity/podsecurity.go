@@ -119,11 +119,12 @@ type Violation struct {
 // breaks.
 func (s Standard) Check(m *v1.ObjectMeta, spec *v1.PodSpec) []Violation {
 	var all []Violation
+	p := pod{spec, api.AllContainers(spec), m.GetAnnotations(), s.minor}
 	for _, r := range rules {
 		if !s.has(r) {
 			continue
 		}
-		if v := r.check(pod{spec, m.GetAnnotations(), s.minor}); v.Reason != "" {
+		if v := r.check(p); v.Reason != "" {
 			all = append(all, v)
 		}
 	}

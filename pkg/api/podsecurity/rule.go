@@ -48,6 +48,7 @@ var rules = []rule{
 // pod is what rules look at.
 type pod struct {
 	*v1.PodSpec
+	all         []*v1.Container
 	annotations map[string]string
 	minor       int // of the standard's version
 }
@@ -55,7 +56,7 @@ type pod struct {
 // who returns the names of the containers for which f is true.
 func (p pod) who(f func(*v1.Container) bool) []string {
 	var names []string
-	for _, c := range api.AllContainers(p.PodSpec) {
+	for _, c := range p.all {
 		if f(c) {
 			names = append(names, c.GetName())
 		}
@@ -112,18 +113,13 @@ func appArmor(p pod) Violation {
 // bad collects the values that containers should not have, and the containers
 // that have them.
 func (p pod) bad(of func(*v1.Container) []string) (containers, values []string) {
-	all := set{}
 	containers = p.who(func(c *v1.Container) bool {
 		some := of(c)
-		for _, v := range some {
-			all[v] = true
-		}
+		values = append(values, some...)
 		return len(some) > 0
 	})
-	if containers == nil { // which is the rule
-		return nil, nil
-	}
-	return containers, all.sorted()
+	slices.Sort(values)
+	return containers, slices.Compact(values)
 }
 
 // added returns the containers that add other capabilities than those, and
@@ -207,13 +203,18 @@ func uses(names []string) string {
 // would ask in the pod's name.
 func hosts(p pod) Violation {
 	names, elsewhere := p.bad(func(c *v1.Container) (hosts []string) {
+		add := func(host string) {
+			if host != "" {
+				hosts = append(hosts, host)
+			}
+		}
 		for _, probe := range []*v1.Probe{c.GetLivenessProbe(), c.GetReadinessProbe(), c.GetStartupProbe()} {
-			hosts = append(hosts, probe.GetHttpGet().GetHost(), probe.GetTcpSocket().GetHost())
+			add(probe.GetHttpGet().GetHost())
+			add(probe.GetTcpSocket().GetHost())
 		}
 		for _, hook := range []*v1.LifecycleHandler{c.GetLifecycle().GetPostStart(), c.GetLifecycle().GetPreStop()} {
-			hosts = append(hosts, hook.GetHttpGet().GetHost())
+			add(hook.GetHttpGet().GetHost())
 		}
-		hosts = slices.DeleteFunc(hosts, func(host string) bool { return host == "" })
 		return hosts
 	})
 	slices.Sort(names)
