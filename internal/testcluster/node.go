@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -15,8 +16,6 @@ import (
 	"orch/pkg/agent"
 	"orch/pkg/agent/eviction"
 	"orch/pkg/agent/volume"
-	"orch/pkg/api"
-	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
 	v1 "orch/proto/v1"
@@ -38,7 +37,12 @@ type Node struct {
 	c       *Cluster
 	address string
 	dataDir string
-	stop    func() // nil while no agent runs
+
+	// turn has room for one who looks at what follows or changes it: a lock for
+	// which one may wait while virtual time goes on.
+	turn chan struct{}
+	on   bool   // an agent is to run, and if it crashed, then again
+	stop func() // nil while no agent runs
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i+1) }
@@ -51,7 +55,7 @@ func streamsAddress(i int) string {
 }
 
 func (c *Cluster) newNode(i int) *Node {
-	n := &Node{Name: nodeName(i), c: c, address: nodeAddress(i)}
+	n := &Node{Name: nodeName(i), c: c, address: nodeAddress(i), turn: make(chan struct{}, 1)}
 	n.Link = c.links[n.Name]
 	var o fake.Options
 	if c.options.Engine != nil {
@@ -69,37 +73,55 @@ func (c *Cluster) newNode(i int) *Node {
 	return n
 }
 
+// JournalOfFaults is the folder of what is broken on the node on purpose.
+func (n *Node) JournalOfFaults() string { return filepath.Join(n.dataDir, "faults") }
+
 // Start starts the node's agent, as after a crash: what it knows is what the
 // engine and the API server tell it. Where one runs, that is enough.
 func (n *Node) Start() {
 	n.c.t.Helper()
+	defer n.take()()
+	n.on = true
+	n.start()
+}
+
+// take waits for the turn, and returns what gives it back.
+func (n *Node) take() func() {
+	n.turn <- struct{}{}
+	return func() { <-n.turn }
+}
+
+func (n *Node) start() {
 	if n.stop != nil {
 		return
 	}
-	system, err := client.For[*v1.Namespace](n.c.client).Get(n.c.t.Context(), "", api.NamespaceSystem)
-	if err != nil {
-		n.c.t.Fatal(err)
-	}
 	thresholds, err := eviction.Parse(eviction.Default)
 	if err != nil {
-		n.c.t.Fatal(err)
+		n.c.t.Error(err)
+		return
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	link := n.c.dial("nodeagent/"+n.Name, n.Name)
 	a, err := agent.New(agent.Options{
-		NodeName: n.Name, ClusterID: system.GetMetadata().GetUid(), Client: link, Runtime: n.Engine,
-		DataDir: n.dataDir,
+		NodeName: n.Name, ClusterID: n.c.id, Client: link, Runtime: n.Engine,
+		DataDir: n.dataDir, FaultDir: n.JournalOfFaults(),
+		Crash: func(down time.Duration) error {
+			cancel()
+			go n.crash(down)
+			return nil
+		},
 		Address: n.address, StreamsPort: streamsPort, Version: "test",
 		Thresholds: thresholds, PressureTransition: 5 * time.Minute, Logger: n.c.logger,
 	})
 	if err != nil {
-		n.c.t.Fatal(err)
+		n.c.t.Error(err)
+		return
 	}
 	l := bufconn.Listen(1 << 20)
 	streams := grpc.NewServer()
 	v1.RegisterStreamsServer(streams, a)
 	n.listenAt(l)
 
-	ctx, cancel := context.WithCancel(context.Background())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error {
@@ -122,12 +144,31 @@ func (n *Node) listenAt(l *bufconn.Listener) {
 	n.c.agents[net.JoinHostPort(n.address, strconv.Itoa(streamsPort))] = l
 }
 
-// Stop ends the node's agent, as a crash does: containers go on.
+// Stop ends the node's agent, as a crash does: containers go on. But what it has
+// broken on purpose, it heals.
 func (n *Node) Stop() {
+	defer n.take()()
+	n.on = false
+	n.end()
+}
+
+func (n *Node) end() {
 	if n.stop != nil {
 		n.stop()
 		n.stop = nil
 	}
+}
+
+// crash is the end of an agent that asked for it, and the next one's beginning.
+func (n *Node) crash(down time.Duration) {
+	locked := func(f func()) { defer n.take()(); f() }
+	locked(n.end)
+	<-time.After(down)
+	locked(func() {
+		if n.on {
+			n.start()
+		}
+	})
 }
 
 // Restart is Stop and Start.

@@ -71,6 +71,7 @@ type simulation struct {
 	wanted map[string]wish // by the name of the Deployment
 	healed []func()        // what ends the faults that last
 	pauses pauses
+	chaos  experiments
 }
 
 // wish is what was last answered for a Deployment. Where a write failed, nobody
@@ -91,6 +92,7 @@ func simulate(t *testing.T, seed uint64, nodes, steps int) {
 			random: rand.New(rand.NewPCG(seed, 0)), wanted: map[string]wish{},
 		}
 		s.pauses = pauses{t: t, c: s.Cluster, random: rand.New(rand.NewPCG(seed, 1))}
+		s.chaos = experiments{s: s, random: rand.New(rand.NewPCG(seed, 2))}
 		stop := s.watch()
 		for range steps {
 			if s.chance(50) {
@@ -99,7 +101,8 @@ func simulate(t *testing.T, seed uint64, nodes, steps int) {
 				s.fail()
 			}
 			s.pauses.act(10)
-			time.Sleep(time.Duration(s.n(20_000)) * time.Millisecond)
+			s.chaos.act(12)
+			s.sleep(time.Duration(s.n(20_000)) * time.Millisecond)
 			if s.chance(25) {
 				s.heal()
 				s.pauses.end()
@@ -107,6 +110,7 @@ func simulate(t *testing.T, seed uint64, nodes, steps int) {
 		}
 		s.heal()
 		s.pauses.end()
+		s.chaos.end()
 		s.settle()
 		stop()
 		everyWriteHasACause(t, s.Cluster)
@@ -122,6 +126,29 @@ func (s *simulation) n(n int) int {
 func (s *simulation) chance(percent int) bool { return s.n(100) < percent }
 
 func (s *simulation) node() *testcluster.Node { return s.Node(s.n(s.nodes)) }
+
+// sleep lets time pass, in which experiments may crash the API server.
+func (s *simulation) sleep(d time.Duration) {
+	for end := time.After(d); ; {
+		select {
+		case <-end:
+			return
+		case down := <-s.Crashes:
+			s.restart(down)
+		}
+	}
+}
+
+// restart has the API server away for a while; not where its disk is full, on which
+// it could not start.
+func (s *simulation) restart(down time.Duration) {
+	if s.disk.full.Load() {
+		return
+	}
+	s.StopAPIServer()
+	time.Sleep(down)
+	s.StartAPIServer()
+}
 
 // watch checks the invariants: those of the log after every write, and those of
 // the machines ten times in each second.
@@ -291,13 +318,11 @@ func (s *simulation) fail() {
 		s.until(func() { n.Engine.SetHook(nil) })
 	case 11:
 		switch {
-		case s.disk.full.Load(): // on which nothing starts
+		case s.disk.full.Load():
 		case s.chance(50):
-			s.RestartAPIServer()
+			s.restart(0)
 		case s.chance(50):
-			s.StopAPIServer()
-			time.Sleep(time.Duration(s.n(120)) * time.Second)
-			s.StartAPIServer()
+			s.restart(time.Duration(s.n(120)) * time.Second)
 		default:
 			s.disk.full.Store(true)
 			s.until(func() { s.disk.full.Store(false) })

@@ -66,6 +66,7 @@ type Cluster struct {
 	store   store.Store
 	logger  *slog.Logger
 	client  *client.Client
+	id      string // of the cluster
 	nodes   []*Node
 	links   map[string]*Link // by node, and by the address of its agent
 
@@ -115,6 +116,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	t.Cleanup(func() { _ = c.client.Close() })
 	c.StartAPIServer()
 	t.Cleanup(func() { c.StopAPIServer() })
+	system, err := client.For[*v1.Namespace](c.client).Get(t.Context(), "", api.NamespaceSystem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.id = system.GetMetadata().GetUid()
 	for i := range o.Nodes {
 		n := c.newNode(i)
 		c.nodes = append(c.nodes, n)
@@ -235,7 +241,10 @@ type breakable struct {
 }
 
 func (b breakable) Crash(down time.Duration) error {
-	b.crashes <- down
+	select {
+	case b.crashes <- down:
+	default: // it is about to crash
+	}
 	return nil
 }
 

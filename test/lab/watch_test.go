@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/client"
 	"orch/pkg/container"
+	"orch/pkg/invariant"
 	v1 "orch/proto/v1"
 	"orch/test/lab"
 )
@@ -81,14 +83,40 @@ func (c *cluster) story(name string, replicas int, f func(c *cluster)) {
 			}
 			s.do(s.Heal())
 		})
+		start, err := client.For[*v1.Pod](c.client).List(t.Context(), client.ListOptions{})
+		s.do(err)
 		s.apply("web", replicas, "1")
 		s.settled(replicas)
 		f(s)
+		s.do(s.Heal())
+		s.invariants(start.Revision)
 		s.orchctl("delete", "deployment", "--all", "--cascade=foreground", "--timeout=2m")
 		s.settled(0)
 	})
 	if !ok {
 		c.FailNow()
+	}
+}
+
+// invariants holds the log of the story, and all machines, to what must be true. A
+// fault may break a promise, if only for a while: at the end each holds again.
+func (c *cluster) invariants(since int64) {
+	c.Helper()
+	out, broken := c.Orchctl(c.Context(), "invariants", "--since", fmt.Sprint(since), "-o", "json")
+	var found struct {
+		Nodes      []string
+		Violations []*invariant.Violation
+	}
+	if err := json.Unmarshal([]byte(out), &found); err != nil {
+		c.Fatal(err, broken)
+	}
+	for _, v := range found.Violations {
+		if v.Class == invariant.Safety || v.Until == 0 {
+			c.Error(v)
+		}
+	}
+	if len(found.Nodes) != len(c.Machines) {
+		c.Errorf("only the agents of %v were asked: %s", found.Nodes, out)
 	}
 }
 
