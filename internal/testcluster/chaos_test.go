@@ -122,6 +122,13 @@ func TestPodsAreKilledInRoundsAndTheLogSaysByWhom(t *testing.T) {
 
 func TestAnExperimentStopsWhenTheSteadyStateIsViolated(t *testing.T) {
 	chaosStory(t, Options{}, func(t *testing.T, c *Cluster) {
+		// What takes no time at all, no status need ever have shown.
+		c.Runtime(0).SetHook(func(_ context.Context, op, _ string) error {
+			if op == "Start" {
+				<-time.After(time.Second)
+			}
+			return nil
+		})
 		c.Apply(chaosOf("x", "{fault: {type: KillPod}, selector: {}, mode: All, everySeconds: 10, durationSeconds: 60, steadyState: [{readyReplicas: {name: web, atLeast: 2}}]}"))
 		x := c.ends("x", api.ChaosStopped)
 		if m := x.GetStatus().GetMessage(); !strings.Contains(m, "Deployment web has") || x.GetStatus().GetRounds() != 1 {
