@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -35,15 +37,9 @@ func SetCondition(conds *[]*v1.Condition, c *v1.Condition, now time.Time) (chang
 		if old.GetStatus() == c.GetStatus() && old.LastTransitionTime != nil {
 			c.LastTransitionTime = old.LastTransitionTime
 		}
-		if c.LastHeartbeatTime == nil {
-			c.LastHeartbeatTime = old.LastHeartbeatTime
-		}
-		if c.LastProbeTime == nil {
-			c.LastProbeTime = old.LastProbeTime
-		}
-		if c.LastUpdateTime == nil {
-			c.LastUpdateTime = old.LastUpdateTime
-		}
+		c.LastHeartbeatTime = cmp.Or(c.LastHeartbeatTime, old.LastHeartbeatTime)
+		c.LastProbeTime = cmp.Or(c.LastProbeTime, old.LastProbeTime)
+		c.LastUpdateTime = cmp.Or(c.LastUpdateTime, old.LastUpdateTime)
 		if proto.Equal(old, c) {
 			return false
 		}
@@ -52,6 +48,11 @@ func SetCondition(conds *[]*v1.Condition, c *v1.Condition, now time.Time) (chang
 	}
 	*conds = append(*conds, c)
 	return true
+}
+
+// RemoveCondition takes the condition of this type out.
+func RemoveCondition(conds *[]*v1.Condition, typ string) {
+	*conds = slices.DeleteFunc(*conds, func(c *v1.Condition) bool { return c.GetType() == typ })
 }
 
 // SetDisruptionAllowed makes the one condition of a budget say what its status

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "orch/proto/v1"
 )
@@ -15,17 +17,18 @@ import (
 // What only creation sets (a pod's phase, a namespace's finalizer, uid and
 // times) is the API server's.
 func Default(o Object) {
+	for _, part := range []protoreflect.Name{"metadata", "spec"} {
+		if fd := o.ProtoReflect().Descriptor().Fields().ByName(part); fd != nil {
+			o.ProtoReflect().Mutable(fd) // made where it is missing
+		}
+	}
 	switch o := o.(type) {
 	case *v1.Pod:
 		defaultPod(o)
 	case *v1.ReplicaSet:
-		setMissing(&o.Metadata)
-		setMissing(&o.Spec)
 		setPointer(&o.Spec.Replicas, 1)
 		defaultTemplate(o.Spec.Template)
 	case *v1.Deployment:
-		setMissing(&o.Metadata)
-		setMissing(&o.Spec)
 		defaultDeployment(o.Spec)
 	case *v1.Namespace:
 		defaultNamespace(o)
@@ -33,32 +36,19 @@ func Default(o Object) {
 		defaultNode(o)
 	case *v1.Secret:
 		defaultSecret(o)
-	case *v1.ConfigMap:
-		setMissing(&o.Metadata)
-	case *v1.PodDisruptionBudget:
-		setMissing(&o.Metadata)
-		setMissing(&o.Spec)
 	case *v1.ChaosExperiment:
-		setMissing(&o.Metadata)
-		setMissing(&o.Spec)
 		defaultExperiment(o.Spec)
-	case *v1.ChaosInjection:
-		setMissing(&o.Metadata)
-		setMissing(&o.Spec)
 	case *v1.RoleBinding:
 		defaultBinding(&o.RoleRef, o.Subjects)
 	case *v1.ClusterRoleBinding:
 		defaultBinding(&o.RoleRef, o.Subjects)
 	case *v1.Event:
-		setMissing(&o.Metadata)
 		setMissing(&o.InvolvedObject)
 		setMissing(&o.Source)
 	}
 }
 
 func defaultPod(p *v1.Pod) {
-	setMissing(&p.Metadata)
-	setMissing(&p.Spec)
 	defaultPodSpec(p.Spec)
 	// Only pods, not templates: a limit without a request requests as much, and
 	// on the node's own network a port of the container is one of the node.
@@ -72,10 +62,7 @@ func defaultPod(p *v1.Pod) {
 			if _, ok := c.Resources.Requests[name]; ok {
 				continue
 			}
-			if c.Resources.Requests == nil {
-				c.Resources.Requests = map[string]string{}
-			}
-			c.Resources.Requests[name] = limit
+			Put(&c.Resources.Requests, name, limit)
 		}
 	}
 }
@@ -214,22 +201,15 @@ func defaultDeployment(s *v1.DeploymentSpec) {
 }
 
 func defaultNamespace(n *v1.Namespace) {
-	setMissing(&n.Metadata)
-	setMissing(&n.Spec)
 	setMissing(&n.Status)
 	setString(&n.Status.Phase, NamespaceActive)
 	// So that selectors can choose namespaces by name.
 	if name := n.Metadata.Name; name != "" {
-		if n.Metadata.Labels == nil {
-			n.Metadata.Labels = map[string]string{}
-		}
-		n.Metadata.Labels[LabelNamespaceName] = name
+		Put(&n.Metadata.Labels, LabelNamespaceName, name)
 	}
 }
 
 func defaultNode(n *v1.Node) {
-	setMissing(&n.Metadata)
-	setMissing(&n.Spec)
 	// podCIDR is the older form of podCIDRs' first. What it says holds.
 	if s := n.Spec; s.PodCidr != "" && (len(s.PodCidrs) == 0 || s.PodCidrs[0] != s.PodCidr) {
 		s.PodCidrs = []string{s.PodCidr}
@@ -240,17 +220,13 @@ func defaultNode(n *v1.Node) {
 		return
 	}
 	canonicalize(n.Status.Capacity)
-	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
-		n.Status.Allocatable = make(map[string]string, len(n.Status.Capacity))
-		for name, q := range n.Status.Capacity {
-			n.Status.Allocatable[name] = q
-		}
+	if n.Status.Allocatable == nil {
+		n.Status.Allocatable = maps.Clone(n.Status.Capacity)
 	}
 	canonicalize(n.Status.Allocatable)
 }
 
 func defaultSecret(s *v1.Secret) {
-	setMissing(&s.Metadata)
 	setString(&s.Type, "Opaque")
 	if len(s.StringData) > 0 && s.Data == nil {
 		s.Data = make(map[string][]byte, len(s.StringData))

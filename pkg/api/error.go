@@ -83,6 +83,14 @@ func NotFound(k *Kind, name string) error {
 	return &StatusError{Reason: ErrNotFound, Kind: k.Name, Name: name, Message: fmt.Sprintf("%s %q not found", k.Resource(), name)}
 }
 
+// IgnoreNotFound is err, or nil where that says that there is no such object.
+func IgnoreNotFound(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // AlreadyExists says that the name is taken.
 func AlreadyExists(k *Kind, name string) error {
 	return &StatusError{Reason: ErrAlreadyExists, Kind: k.Name, Name: name, Message: fmt.Sprintf("%s %q already exists", k.Resource(), name)}

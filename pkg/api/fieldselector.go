@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "orch/proto/v1"
 )
@@ -69,7 +71,7 @@ func ParseFieldSelector(k *Kind, text string) (FieldSelector, error) {
 // selector was parsed for.
 func (s FieldSelector) Matches(o Object) bool {
 	for _, t := range s.terms {
-		if (FieldValue(o, t.field) == t.value) == t.not {
+		if (fieldValue(o, t.field) == t.value) == t.not {
 			return false
 		}
 	}
@@ -103,91 +105,23 @@ func (s FieldSelector) String() string {
 	return strings.Join(parts, ",")
 }
 
-// FieldValue returns what a field selector compares: the text of one of the
-// selectable fields of the object; empty for any other.
-func FieldValue(o Object, field string) string {
-	switch field {
-	case "metadata.name":
-		return o.GetMetadata().GetName()
-	case "metadata.namespace":
-		return o.GetMetadata().GetNamespace()
+// fieldValue is the text of one of the selectable fields of an object.
+func fieldValue(o Object, field string) string {
+	if e, ok := o.(*v1.Event); ok && field == "source" {
+		return cmp.Or(e.GetSource().GetComponent(), e.GetReportingComponent())
 	}
-	switch o := o.(type) {
-	case *v1.Pod:
-		switch field {
-		case "spec.nodeName":
-			return o.GetSpec().GetNodeName()
-		case "spec.restartPolicy":
-			return o.GetSpec().GetRestartPolicy()
-		case "spec.schedulerName":
-			return o.GetSpec().GetSchedulerName()
-		case "status.phase":
-			return o.GetStatus().GetPhase()
-		case "status.podIP":
-			return o.GetStatus().GetPodIp()
+	m := o.ProtoReflect()
+	var value protoreflect.Value
+	for name := range strings.SplitSeq(field, ".") {
+		fd := m.Descriptor().Fields().ByJSONName(name)
+		if value = m.Get(fd); fd.Message() != nil {
+			m = value.Message()
 		}
-	case *v1.Node:
-		if field == "spec.unschedulable" {
-			return strconv.FormatBool(o.GetSpec().GetUnschedulable())
-		}
-	case *v1.Namespace:
-		if field == "status.phase" {
-			return o.GetStatus().GetPhase()
-		}
-	case *v1.Secret:
-		if field == "type" {
-			return o.GetType()
-		}
-	case *v1.ChaosExperiment:
-		if field == "status.phase" {
-			return o.GetStatus().GetPhase()
-		}
-	case *v1.ChaosInjection:
-		switch field {
-		case "spec.experiment":
-			return o.GetSpec().GetExperiment()
-		case "spec.nodeName":
-			return o.GetSpec().GetNodeName()
-		}
-	case *v1.Event:
-		return eventField(o, field)
 	}
-	return ""
-}
-
-func eventField(e *v1.Event, field string) string {
-	ref := e.GetInvolvedObject()
-	switch field {
-	case "involvedObject.kind":
-		return ref.GetKind()
-	case "involvedObject.namespace":
-		return ref.GetNamespace()
-	case "involvedObject.name":
-		return ref.GetName()
-	case "involvedObject.uid":
-		return ref.GetUid()
-	case "involvedObject.apiVersion":
-		return ref.GetApiVersion()
-	case "involvedObject.resourceVersion":
-		if ref.GetResourceVersion() == 0 {
-			return ""
-		}
-		return strconv.FormatInt(ref.GetResourceVersion(), 10)
-	case "involvedObject.fieldPath":
-		return ref.GetFieldPath()
-	case "reason":
-		return e.GetReason()
-	case "reportingComponent":
-		return e.GetReportingComponent()
-	case "source":
-		if c := e.GetSource().GetComponent(); c != "" {
-			return c
-		}
-		return e.GetReportingComponent()
-	case "type":
-		return e.GetType()
+	if n, ok := value.Interface().(int64); ok && n == 0 {
+		return "" // a resource version that is not known
 	}
-	return ""
+	return value.String()
 }
 
 var fieldEscaper = strings.NewReplacer(`\`, `\\`, `,`, `\,`, `=`, `\=`)

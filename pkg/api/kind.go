@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strings"
 
 	v1 "orch/proto/v1"
@@ -46,72 +47,43 @@ const GroupChaos = "chaos.orch.dev"
 // kinds is every kind that there is, in the order in which `orchctl
 // api-resources` shows them.
 var kinds = []*Kind{
-	{
-		Name: "ConfigMap", Version: "v1", Plural: "configmaps", Singular: "configmap", Short: []string{"cm"}, Namespaced: true,
-		New: func() Object { return &v1.ConfigMap{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Event", Version: "v1", Plural: "events", Singular: "event", Short: []string{"ev"}, Namespaced: true,
-		New: func() Object { return &v1.Event{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Namespace", Version: "v1", Plural: "namespaces", Singular: "namespace", Short: []string{"ns"},
-		New: func() Object { return &v1.Namespace{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Node", Version: "v1", Plural: "nodes", Singular: "node", Short: []string{"no"},
-		New: func() Object { return &v1.Node{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Pod", Version: "v1", Plural: "pods", Singular: "pod", Short: []string{"po"}, Namespaced: true,
-		New: func() Object { return &v1.Pod{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Secret", Version: "v1", Plural: "secrets", Singular: "secret", Namespaced: true,
-		New: func() Object { return &v1.Secret{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Deployment", Group: "apps", Version: "v1", Plural: "deployments", Singular: "deployment", Short: []string{"deploy"}, Namespaced: true,
-		New: func() Object { return &v1.Deployment{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "ReplicaSet", Group: "apps", Version: "v1", Plural: "replicasets", Singular: "replicaset", Short: []string{"rs"}, Namespaced: true,
-		New: func() Object { return &v1.ReplicaSet{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "ChaosExperiment", Group: GroupChaos, Version: "v1", Plural: "chaosexperiments", Singular: "chaosexperiment", Short: []string{"chaos"}, Namespaced: true,
-		New: func() Object { return &v1.ChaosExperiment{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "ChaosInjection", Group: GroupChaos, Version: "v1", Plural: "chaosinjections", Singular: "chaosinjection", Namespaced: true,
-		New: func() Object { return &v1.ChaosInjection{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "PodDisruptionBudget", Group: "policy", Version: "v1", Plural: "poddisruptionbudgets", Singular: "poddisruptionbudget", Short: []string{"pdb"}, Namespaced: true,
-		New: func() Object { return &v1.PodDisruptionBudget{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "ClusterRoleBinding", Group: GroupRBAC, Version: "v1", Plural: "clusterrolebindings", Singular: "clusterrolebinding",
-		New: func() Object { return &v1.ClusterRoleBinding{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "ClusterRole", Group: GroupRBAC, Version: "v1", Plural: "clusterroles", Singular: "clusterrole",
-		New: func() Object { return &v1.ClusterRole{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "RoleBinding", Group: GroupRBAC, Version: "v1", Plural: "rolebindings", Singular: "rolebinding", Namespaced: true,
-		New: func() Object { return &v1.RoleBinding{Metadata: &v1.ObjectMeta{}} },
-	},
-	{
-		Name: "Role", Group: GroupRBAC, Version: "v1", Plural: "roles", Singular: "role", Namespaced: true,
-		New: func() Object { return &v1.Role{Metadata: &v1.ObjectMeta{}} },
-	},
+	newKind[*v1.ConfigMap]("", true, "cm"),
+	newKind[*v1.Event]("", true, "ev"),
+	newKind[*v1.Namespace]("", false, "ns"),
+	newKind[*v1.Node]("", false, "no"),
+	newKind[*v1.Pod]("", true, "po"),
+	newKind[*v1.Secret]("", true),
+	newKind[*v1.Deployment]("apps", true, "deploy"),
+	newKind[*v1.ReplicaSet]("apps", true, "rs"),
+	newKind[*v1.ChaosExperiment](GroupChaos, true, "chaos"),
+	newKind[*v1.ChaosInjection](GroupChaos, true),
+	newKind[*v1.PodDisruptionBudget]("policy", true, "pdb"),
+	newKind[*v1.ClusterRoleBinding](GroupRBAC, false),
+	newKind[*v1.ClusterRole](GroupRBAC, false),
+	newKind[*v1.RoleBinding](GroupRBAC, true),
+	newKind[*v1.Role](GroupRBAC, true),
+}
+
+// newKind describes the kind of T. Its names follow from that of the message.
+func newKind[T Object](group string, namespaced bool, short ...string) *Kind {
+	var zero T
+	message := zero.ProtoReflect().Type()
+	name := string(message.Descriptor().Name())
+	singular := strings.ToLower(name)
+	return &Kind{
+		Name: name, Group: group, Version: "v1", Plural: singular + "s", Singular: singular, Short: short, Namespaced: namespaced,
+		New: func() Object {
+			m := message.New()
+			m.Mutable(message.Descriptor().Fields().ByName("metadata"))
+			return m.Interface().(Object)
+		},
+	}
 }
 
 // Kinds returns every kind. The slice is the caller's; the kinds are
 // read-only.
 func Kinds() []*Kind {
-	return append([]*Kind(nil), kinds...)
+	return slices.Clone(kinds)
 }
 
 // KindByName returns the kind with this name ("Deployment"), or nil.
@@ -130,16 +102,11 @@ func KindByName(name string) *Kind {
 func KindByResource(word string) *Kind {
 	word = strings.ToLower(word)
 	for _, k := range kinds {
-		if word == k.Plural || word == k.Singular {
+		if word == k.Plural || word == k.Singular || slices.Contains(k.Short, word) {
 			return k
 		}
 		if k.Group != "" {
 			if base, ok := strings.CutSuffix(word, "."+k.Group); ok && (base == k.Plural || base == k.Singular) {
-				return k
-			}
-		}
-		for _, s := range k.Short {
-			if word == s {
 				return k
 			}
 		}

@@ -11,6 +11,7 @@ package api
 
 import (
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "orch/proto/v1"
 )
@@ -48,6 +49,18 @@ func Clone[T Object](o T) T {
 	return proto.Clone(o).(T)
 }
 
+// CloneOrNew returns a deep copy of a part of an object; an empty one of nil.
+func CloneOrNew[M any, P interface {
+	*M
+	proto.Message
+}](part P,
+) P {
+	if part == nil {
+		return new(M)
+	}
+	return proto.CloneOf(part)
+}
+
 // ControllerOf returns the owner that manages the object, or nil.
 func ControllerOf(o Object) *v1.OwnerReference {
 	for _, r := range o.GetMetadata().GetOwnerReferences() {
@@ -74,76 +87,46 @@ func NewControllerRef(owner Object) *v1.OwnerReference {
 	}
 }
 
+// Put sets an entry of a map, which it makes where there is none.
+func Put[M ~map[K]V, K comparable, V any](m *M, key K, value V) {
+	if *m == nil {
+		*m = M{}
+	}
+	(*m)[key] = value
+}
+
+// HasAll says whether a map has all entries of another.
+func HasAll(m, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if has, ok := m[k]; !ok || has != v {
+			return false
+		}
+	}
+	return true
+}
+
+// arms are the fields of the message that the API carries: one for each kind.
+var arms = (&v1.Object{}).ProtoReflect().Descriptor().Oneofs().ByName("kind")
+
 // Wrap puts an object into the message that the API carries.
 func Wrap(o Object) *v1.Object {
-	switch o := o.(type) {
-	case *v1.Namespace:
-		return &v1.Object{Kind: &v1.Object_Namespace{Namespace: o}}
-	case *v1.Node:
-		return &v1.Object{Kind: &v1.Object_Node{Node: o}}
-	case *v1.Pod:
-		return &v1.Object{Kind: &v1.Object_Pod{Pod: o}}
-	case *v1.ReplicaSet:
-		return &v1.Object{Kind: &v1.Object_ReplicaSet{ReplicaSet: o}}
-	case *v1.Deployment:
-		return &v1.Object{Kind: &v1.Object_Deployment{Deployment: o}}
-	case *v1.ConfigMap:
-		return &v1.Object{Kind: &v1.Object_ConfigMap{ConfigMap: o}}
-	case *v1.Secret:
-		return &v1.Object{Kind: &v1.Object_Secret{Secret: o}}
-	case *v1.Event:
-		return &v1.Object{Kind: &v1.Object_Event{Event: o}}
-	case *v1.PodDisruptionBudget:
-		return &v1.Object{Kind: &v1.Object_PodDisruptionBudget{PodDisruptionBudget: o}}
-	case *v1.ChaosExperiment:
-		return &v1.Object{Kind: &v1.Object_ChaosExperiment{ChaosExperiment: o}}
-	case *v1.ChaosInjection:
-		return &v1.Object{Kind: &v1.Object_ChaosInjection{ChaosInjection: o}}
-	case *v1.Role:
-		return &v1.Object{Kind: &v1.Object_Role{Role: o}}
-	case *v1.RoleBinding:
-		return &v1.Object{Kind: &v1.Object_RoleBinding{RoleBinding: o}}
-	case *v1.ClusterRole:
-		return &v1.Object{Kind: &v1.Object_ClusterRole{ClusterRole: o}}
-	case *v1.ClusterRoleBinding:
-		return &v1.Object{Kind: &v1.Object_ClusterRoleBinding{ClusterRoleBinding: o}}
+	name := o.ProtoReflect().Descriptor().FullName()
+	for i := range arms.Fields().Len() {
+		if arm := arms.Fields().Get(i); arm.Message().FullName() == name {
+			w := &v1.Object{}
+			w.ProtoReflect().Set(arm, protoreflect.ValueOfMessage(o.ProtoReflect()))
+			return w
+		}
 	}
 	return nil
 }
 
 // Unwrap returns the object inside, or nil where there is none.
 func Unwrap(w *v1.Object) Object {
-	switch k := w.GetKind().(type) {
-	case *v1.Object_Namespace:
-		return k.Namespace
-	case *v1.Object_Node:
-		return k.Node
-	case *v1.Object_Pod:
-		return k.Pod
-	case *v1.Object_ReplicaSet:
-		return k.ReplicaSet
-	case *v1.Object_Deployment:
-		return k.Deployment
-	case *v1.Object_ConfigMap:
-		return k.ConfigMap
-	case *v1.Object_Secret:
-		return k.Secret
-	case *v1.Object_Event:
-		return k.Event
-	case *v1.Object_PodDisruptionBudget:
-		return k.PodDisruptionBudget
-	case *v1.Object_ChaosExperiment:
-		return k.ChaosExperiment
-	case *v1.Object_ChaosInjection:
-		return k.ChaosInjection
-	case *v1.Object_Role:
-		return k.Role
-	case *v1.Object_RoleBinding:
-		return k.RoleBinding
-	case *v1.Object_ClusterRole:
-		return k.ClusterRole
-	case *v1.Object_ClusterRoleBinding:
-		return k.ClusterRoleBinding
+	m := w.ProtoReflect()
+	arm := m.WhichOneof(arms)
+	if arm == nil {
+		return nil
 	}
-	return nil
+	return m.Get(arm).Message().Interface().(Object)
 }

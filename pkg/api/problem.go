@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,16 +76,36 @@ func (e *problems) nonNegative(p path, value int64) {
 
 // oneOf reports a missing or an unknown word.
 func (e *problems) oneOf(p path, value string, supported ...string) {
-	for _, s := range supported {
-		if value == s {
-			return
-		}
+	switch {
+	case slices.Contains(supported, value):
+	case value == "":
+		e.required(p, "")
+	default:
+		e.notSupported(p, value, supported...)
 	}
+}
+
+// maybeOneOf reports an unknown word; none at all is right.
+func (e *problems) maybeOneOf(p path, value string, supported ...string) {
+	if value != "" {
+		e.oneOf(p, value, supported...)
+	}
+}
+
+// present reports a missing text.
+func (e *problems) present(p path, value string) {
+	if value == "" {
+		e.required(p, "")
+	}
+}
+
+// valid reports a missing text, or what a rule says of it.
+func (e *problems) valid(p path, value string, rule func(string) []string) {
 	if value == "" {
 		e.required(p, "")
 		return
 	}
-	e.notSupported(p, value, supported...)
+	e.invalidEach(p, value, rule(value))
 }
 
 const (

@@ -1,6 +1,10 @@
 package api
 
-import v1 "orch/proto/v1"
+import (
+	"maps"
+
+	v1 "orch/proto/v1"
+)
 
 // Resources is what pods request and nodes offer.
 type Resources struct {
@@ -55,18 +59,10 @@ func atMost(spec *v1.PodSpec, of func(*v1.Container) Resources) Resources {
 // containerRequests is what a container requests; where it requests nothing but
 // has a limit, that.
 func containerRequests(c *v1.Container) Resources {
-	limits, requests := ResourcesOf(c.GetResources().GetLimits()), c.GetResources().GetRequests()
-	r := ResourcesOf(requests)
-	if _, ok := requests[ResourceCPU]; !ok {
-		r.MilliCPU = limits.MilliCPU
-	}
-	if _, ok := requests[ResourceMemory]; !ok {
-		r.Memory = limits.Memory
-	}
-	if _, ok := requests[ResourceEphemeralStorage]; !ok {
-		r.EphemeralStorage = limits.EphemeralStorage
-	}
-	return r
+	amounts := map[string]string{}
+	maps.Copy(amounts, c.GetResources().GetLimits())
+	maps.Copy(amounts, c.GetResources().GetRequests())
+	return ResourcesOf(amounts)
 }
 
 // Add returns r + o.
@@ -113,15 +109,9 @@ func QOSClass(spec *v1.PodSpec) string {
 	return QOSBurstable
 }
 
-// quantityIn returns the quantity of this name; 0 where there is none.
+// quantityIn returns the quantity of this name; 0 where there is none, or what is
+// none.
 func quantityIn(list map[string]string, name string) Quantity {
-	s, ok := list[name]
-	if !ok {
-		return Quantity{}
-	}
-	q, err := ParseQuantity(s)
-	if err != nil {
-		return Quantity{}
-	}
+	q, _ := ParseQuantity(list[name])
 	return q
 }

@@ -170,15 +170,11 @@ func (e *problems) taints(p path, taints []*v1.Taint) {
 		p := p.index(i)
 		e.invalidEach(p.child("key"), t.GetKey(), qualifiedName(t.GetKey()))
 		e.invalidEach(p.child("value"), t.GetValue(), labelValue(t.GetValue()))
-		e.effect(p.child("effect"), t.GetEffect())
+		e.oneOf(p.child("effect"), t.GetEffect(), EffectNoExecute, EffectNoSchedule, EffectPreferNoSchedule)
 		if slices.ContainsFunc(taints[:i], func(o *v1.Taint) bool { return SameTaint(t, o) }) {
 			e.add(p, "FieldValueDuplicate", "Duplicate value: "+show(FormatTaint(t)), "taints must be unique by key and effect pair")
 		}
 	}
-}
-
-func (e *problems) effect(p path, effect string) {
-	e.oneOf(p, effect, EffectNoExecute, EffectNoSchedule, EffectPreferNoSchedule)
 }
 
 func (e *problems) tolerations(p path, tolerations []*v1.Toleration) {
@@ -202,9 +198,7 @@ func (e *problems) tolerations(p path, tolerations []*v1.Toleration) {
 		default:
 			e.notSupported(p.child("operator"), t.GetOperator(), TolerationEqual, TolerationExists)
 		}
-		if t.GetEffect() != "" {
-			e.effect(p.child("effect"), t.GetEffect())
-		}
+		e.maybeOneOf(p.child("effect"), t.GetEffect(), EffectNoExecute, EffectNoSchedule, EffectPreferNoSchedule)
 	}
 }
 

@@ -132,8 +132,5 @@ func KeepTerminations(to, from *v1.ObjectMeta) {
 		delete(to.GetAnnotations(), AnnotationTerminations)
 		return
 	}
-	if to.Annotations == nil {
-		to.Annotations = map[string]string{}
-	}
-	to.Annotations[AnnotationTerminations] = value
+	Put(&to.Annotations, AnnotationTerminations, value)
 }

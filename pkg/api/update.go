@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -27,15 +29,11 @@ func ValidateUpdate(new, old Object) []*v1.FieldError {
 	case *v1.Node:
 		e.podCIDRsUpdate(n.GetSpec().GetPodCidrs(), old.(*v1.Node).GetSpec().GetPodCidrs())
 	case *v1.ConfigMap:
-		o := old.(*v1.ConfigMap)
-		e.immutableData(o.GetImmutable(), n.GetImmutable(), func(p path) bool {
-			a := &v1.ConfigMap{Data: n.GetData()}
-			b := &v1.ConfigMap{Data: o.GetData()}
-			if p == "binaryData" {
-				a, b = &v1.ConfigMap{BinaryData: n.GetBinaryData()}, &v1.ConfigMap{BinaryData: o.GetBinaryData()}
-			}
-			return proto.Equal(a, b)
-		}, "data", "binaryData")
+		if o := old.(*v1.ConfigMap); o.GetImmutable() {
+			e.stays("immutable", n.GetImmutable())
+			e.stays("data", maps.Equal(n.GetData(), o.GetData()))
+			e.stays("binaryData", maps.EqualFunc(n.GetBinaryData(), o.GetBinaryData(), bytes.Equal))
+		}
 	case *v1.ChaosExperiment:
 		e.experimentUpdate(n.GetSpec(), old.(*v1.ChaosExperiment).GetSpec())
 	case *v1.ChaosInjection:
@@ -49,9 +47,10 @@ func ValidateUpdate(new, old Object) []*v1.FieldError {
 		if n.GetType() != o.GetType() {
 			e.invalid("type", n.GetType(), immutable)
 		}
-		e.immutableData(o.GetImmutable(), n.GetImmutable(), func(path) bool {
-			return proto.Equal(&v1.Secret{Data: n.GetData()}, &v1.Secret{Data: o.GetData()})
-		}, "data")
+		if o.GetImmutable() {
+			e.stays("immutable", n.GetImmutable())
+			e.stays("data", maps.EqualFunc(n.GetData(), o.GetData(), bytes.Equal))
+		}
 	}
 	return e.list
 }
@@ -97,20 +96,10 @@ func (e *problems) selectorUpdate(new, old *v1.LabelSelector) {
 	}
 }
 
-// immutableData refuses to take `immutable` back, and to change any of the
-// fields while it is set.
-func (e *problems) immutableData(was, is bool, same func(path) bool, fields ...path) {
-	if !was {
-		return
-	}
-	const why = "field is immutable when `immutable` is set"
-	if !is {
-		e.forbidden("immutable", why)
-	}
-	for _, f := range fields {
-		if !same(f) {
-			e.forbidden(f, why)
-		}
+// stays refuses what changes while `immutable` is set.
+func (e *problems) stays(p path, same bool) {
+	if !same {
+		e.forbidden(p, "field is immutable when `immutable` is set")
 	}
 }
 

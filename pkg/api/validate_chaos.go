@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -211,9 +210,7 @@ func (e *problems) fault(p path, f *v1.ChaosFault) (FaultKind, bool) {
 	}
 	e.within(p.child("offsetSeconds"), int64(f.GetOffsetSeconds()), -maxFaultSeconds, maxFaultSeconds)
 	e.nonNegative(p.child("gracePeriodSeconds"), f.GetGracePeriodSeconds())
-	if s := f.GetSignal(); s != "" {
-		e.oneOf(p.child("signal"), s, slices.Clone(signals)...)
-	}
+	e.maybeOneOf(p.child("signal"), f.GetSignal(), slices.Clone(signals)...)
 	for i, c := range f.GetContainers() {
 		e.invalidEach(p.child("containers").index(i), c, dnsLabel(c))
 	}
@@ -232,9 +229,7 @@ func (e *problems) steadyState(all path, states []*v1.ChaosSteadyState) {
 		default:
 			p = p.child("readyReplicas")
 			e.oneOf(p.child("kind"), r.GetKind(), "Deployment", "ReplicaSet")
-			if r.GetName() == "" {
-				e.required(p.child("name"), "")
-			}
+			e.present(p.child("name"), r.GetName())
 			e.nonNegative(p.child("atLeast"), int64(r.GetAtLeast()))
 		}
 	}
@@ -256,7 +251,7 @@ func (e *problems) chaosProbe(p path, probe *v1.ChaosProbe) {
 // within refuses what is less than least or more than most.
 func (e *problems) within(p path, n, least, most int64) {
 	if n < least || n > most {
-		e.invalid(p, n, fmt.Sprintf("must be between %d and %d, inclusive", least, most))
+		e.invalid(p, n, outside(least, most))
 	}
 }
 
@@ -276,9 +271,7 @@ func (e *problems) experimentUpdate(new, old *v1.ChaosExperimentSpec) {
 
 func (e *problems) injection(s *v1.ChaosInjectionSpec) {
 	const p path = "spec"
-	if s.GetExperiment() == "" {
-		e.required(p.child("experiment"), "")
-	}
+	e.present(p.child("experiment"), s.GetExperiment())
 	k, known := e.fault(p.child("fault"), s.GetFault())
 	if !known {
 		return

@@ -104,7 +104,5 @@ func (e *problems) event(ev *v1.Event) {
 	if of != ns && (of != "" || ns != NamespaceDefault) {
 		e.invalid(p, of, "does not match event.namespace")
 	}
-	if t := ev.GetType(); t != "" {
-		e.oneOf("type", t, EventNormal, EventWarning)
-	}
+	e.maybeOneOf("type", ev.GetType(), EventNormal, EventWarning)
 }

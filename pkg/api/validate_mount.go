@@ -37,11 +37,7 @@ func (e *problems) volumes(p path, s *v1.PodSpec) {
 	for i, v := range s.GetVolumes() {
 		p, before := p.child("volumes").index(i), len(e.list)
 		e.volumeSource(p, v)
-		if v.GetName() == "" {
-			e.required(p.child("name"), "")
-		} else {
-			e.invalidEach(p.child("name"), v.GetName(), dnsLabel(v.GetName()))
-		}
+		e.valid(p.child("name"), v.GetName(), dnsLabel)
 		if names[v.GetName()] {
 			e.duplicate(p.child("name"), v.GetName())
 		}
@@ -99,9 +95,7 @@ func (e *problems) volumeSource(p path, v *v1.Volume) {
 }
 
 func (e *problems) emptyDir(p path, d *v1.EmptyDirVolumeSource) {
-	if medium := d.GetMedium(); medium != "" && medium != MediumMemory {
-		e.notSupported(p.child("medium"), medium, "", MediumMemory)
-	}
+	e.maybeOneOf(p.child("medium"), d.GetMedium(), "", MediumMemory)
 	if d.GetSizeLimit() == "" {
 		return
 	}
@@ -124,10 +118,8 @@ func (e *problems) hostPath(p path, h *v1.HostPathVolumeSource) {
 		e.invalid(p.child("path"), h.GetPath(), "must be an absolute path")
 	}
 	e.noBacksteps(p.child("path"), h.GetPath())
-	if h.GetType() != "" {
-		e.oneOf(p.child("type"), h.GetType(), "", HostPathBlockDevice, HostPathCharDevice, HostPathDirectory,
-			HostPathDirectoryOrCreate, HostPathFile, HostPathFileOrCreate, HostPathSocket)
-	}
+	e.maybeOneOf(p.child("type"), h.GetType(), "", HostPathBlockDevice, HostPathCharDevice, HostPathDirectory,
+		HostPathDirectoryOrCreate, HostPathFile, HostPathFileOrCreate, HostPathSocket)
 }
 
 func (e *problems) projected(p path, v *v1.ProjectedVolumeSource) {
@@ -256,11 +248,5 @@ func (e *problems) descending(p path, name string) {
 func (e *problems) noBacksteps(p path, name string) {
 	if slices.Contains(strings.Split(name, "/"), "..") {
 		e.invalid(p, name, "must not contain '..'")
-	}
-}
-
-func (e *problems) present(p path, value string) {
-	if value == "" {
-		e.required(p, "")
 	}
 }

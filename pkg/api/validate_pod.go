@@ -63,9 +63,8 @@ func (e *problems) container(p path, c *v1.Container, names map[string]bool) {
 	}
 	e.image(p.child("image"), c.GetImage())
 	e.oneOf(p.child("imagePullPolicy"), c.GetImagePullPolicy(), PullAlways, PullIfNotPresent, PullNever)
-	if policy := c.GetTerminationMessagePolicy(); policy != "" { // not filled in: see TerminationMessagePath
-		e.oneOf(p.child("terminationMessagePolicy"), policy, TerminationMessageFile, TerminationMessageFallback)
-	}
+	// Not filled in: see TerminationMessagePath.
+	e.maybeOneOf(p.child("terminationMessagePolicy"), c.GetTerminationMessagePolicy(), TerminationMessageFile, TerminationMessageFallback)
 	e.env(p.child("env"), c.GetEnv())
 	e.envFrom(p.child("envFrom"), c.GetEnvFrom())
 	e.resources(p.child("resources"), c.GetResources())

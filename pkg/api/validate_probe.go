@@ -91,9 +91,7 @@ func (e *problems) handler(p path, exec *v1.ExecAction, get *v1.HTTPGetAction, t
 }
 
 func (e *problems) httpGet(p path, a *v1.HTTPGetAction) {
-	if a.GetPath() == "" {
-		e.required(p.child("path"), "")
-	}
+	e.present(p.child("path"), a.GetPath())
 	e.portOrName(p.child("port"), a.GetPort())
 	if s := a.GetScheme(); s != SchemeHTTP && s != SchemeHTTPS {
 		e.notSupported(p.child("scheme"), s, SchemeHTTP, SchemeHTTPS)

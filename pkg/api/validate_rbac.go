@@ -56,16 +56,10 @@ func (e *problems) binding(ref *v1.RoleRef, subjects []*v1.Subject, namespaced b
 	default:
 		e.notSupported(p.child("kind"), ref.GetKind(), "ClusterRole")
 	}
-	if ref.GetName() == "" {
-		e.required(p.child("name"), "")
-	} else {
-		e.invalidEach(p.child("name"), ref.GetName(), pathSegment(ref.GetName()))
-	}
+	e.valid(p.child("name"), ref.GetName(), pathSegment)
 	for i, s := range subjects {
 		p := path("subjects").index(i)
-		if s.GetName() == "" {
-			e.required(p.child("name"), "")
-		}
+		e.present(p.child("name"), s.GetName())
 		switch s.GetKind() {
 		case SubjectServiceAccount:
 			if s.GetName() != "" {

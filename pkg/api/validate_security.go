@@ -72,9 +72,7 @@ func (e *problems) isolation(p path, s *v1.PodSpec) {
 			e.invalidEach(p.child("hostnames").index(j), h, dnsSubdomain(h))
 		}
 	}
-	if s.GetDnsPolicy() != "" {
-		e.oneOf(p.child("dnsPolicy"), s.GetDnsPolicy(), DNSClusterFirstWithHostNet, DNSClusterFirst, DNSDefault, DNSNone)
-	}
+	e.maybeOneOf(p.child("dnsPolicy"), s.GetDnsPolicy(), DNSClusterFirstWithHostNet, DNSClusterFirst, DNSDefault, DNSNone)
 	e.dnsConfig(p.child("dnsConfig"), s.GetDnsPolicy(), s.GetDnsConfig())
 }
 

@@ -33,11 +33,7 @@ var (
 func (e *problems) env(p path, vars []*v1.EnvVar) {
 	for i, v := range vars {
 		p := p.index(i)
-		if v.GetName() == "" {
-			e.required(p.child("name"), "")
-		} else {
-			e.invalidEach(p.child("name"), v.GetName(), envName(v.GetName()))
-		}
+		e.valid(p.child("name"), v.GetName(), envName)
 		if v.GetValueFrom() != nil {
 			e.envSource(p.child("valueFrom"), v)
 		}
@@ -98,20 +94,12 @@ func (e *problems) envFrom(all path, from []*v1.EnvFromSource) {
 // reference checks the name of an object. A dash at its end is let through, as
 // at the end of a prefix: that is how Kubernetes does it here.
 func (e *problems) reference(p path, name string) {
-	if name == "" {
-		e.required(p, "")
-		return
-	}
-	e.invalidEach(p, name, dnsSubdomain(maskTrailingDash(name)))
+	e.valid(p, name, func(s string) []string { return dnsSubdomain(maskTrailingDash(s)) })
 }
 
 func (e *problems) keyRef(p path, name, key string) {
 	e.invalidEach(p.child("name"), name, dnsSubdomain(name))
-	if key == "" {
-		e.required(p.child("key"), "")
-	} else {
-		e.invalidEach(p.child("key"), key, configKey(key))
-	}
+	e.valid(p.child("key"), key, configKey)
 }
 
 func (e *problems) fieldRef(p path, f *v1.ObjectFieldSelector, supported []string) {

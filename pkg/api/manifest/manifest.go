@@ -113,13 +113,6 @@ func Unmarshal(data []byte, v Validation) (o api.Object, warnings []string, err 
 	return fromMap(m, v, twice)
 }
 
-// FromMap is the inverse of [ToMap], as strict as [Strict]. Numbers may be of
-// any type that encoding/json or a Go program makes. The map is not kept.
-func FromMap(m map[string]any) (api.Object, error) {
-	o, _, err := fromMap(m, Strict, nil)
-	return o, err
-}
-
 func asObject(tree any) (map[string]any, error) {
 	m, ok := tree.(map[string]any)
 	if !ok {
