@@ -79,7 +79,7 @@ func (s *Server) apply(ctx context.Context, o api.Object, doc []byte, applied st
 	}
 	if err != nil {
 		first := api.Clone(o)
-		annotate(first, applied)
+		api.Put(&first.GetMetadata().Annotations, api.AnnotationLastApplied, applied)
 		e, err := s.create(ctx, first, c, dryRun)
 		return e, created, err
 	}
@@ -87,7 +87,7 @@ func (s *Server) apply(ctx context.Context, o api.Object, doc []byte, applied st
 	if err != nil {
 		return store.Entry{}, "", err
 	}
-	annotate(next, applied)
+	api.Put(&next.GetMetadata().Annotations, api.AnnotationLastApplied, applied)
 	n := next.GetMetadata()
 	n.Namespace, n.Uid, n.ResourceVersion = m.GetNamespace(), m.GetUid(), m.GetResourceVersion()
 	if err := preconditions(k, old, n.GetUid(), n.GetResourceVersion()); err != nil {
@@ -140,14 +140,6 @@ func lastApplied(doc []byte) (string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(tree)
 	return b.String(), err
-}
-
-func annotate(o api.Object, applied string) {
-	m := o.GetMetadata()
-	if m.Annotations == nil {
-		m.Annotations = map[string]string{}
-	}
-	m.Annotations[api.AnnotationLastApplied] = applied
 }
 
 // badManifest says that the client's document is at fault, unless the error

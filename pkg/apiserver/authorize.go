@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -47,35 +48,26 @@ func (s *Server) policy(ctx context.Context) (*authz.Policy, error) {
 	if kept := s.policies.kept.Load(); kept != nil && kept.at >= s.policies.changed.Load() {
 		return &kept.Policy, nil
 	}
-	at := s.store.Revision()
-	p := &keptPolicy{at: at, Policy: authz.Policy{
+	p := &keptPolicy{at: s.store.Revision(), Policy: authz.Policy{
 		Roles: map[api.Key]*v1.Role{}, ClusterRoles: map[string]*v1.ClusterRole{}, RoleBindings: map[string][]*v1.RoleBinding{},
 	}}
-	for _, k := range api.Kinds() {
-		if k.Group != api.GroupRBAC {
-			continue
-		}
-		page, err := s.store.List(ctx, k.Name+"/", store.ListOptions{At: at})
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range page.Entries {
-			o, err := s.object(e)
-			if err != nil {
-				return nil, err
-			}
-			switch o := o.(type) {
-			case *v1.Role:
-				p.Roles[api.KeyOf(o)] = o
-			case *v1.ClusterRole:
-				p.ClusterRoles[o.GetMetadata().GetName()] = o
-			case *v1.RoleBinding:
-				ns := o.GetMetadata().GetNamespace()
-				p.RoleBindings[ns] = append(p.RoleBindings[ns], o)
-			case *v1.ClusterRoleBinding:
-				p.ClusterRoleBindings = append(p.ClusterRoleBindings, o)
-			}
-		}
+	roles, err1 := all[*v1.Role](ctx, s, "", p.at)
+	for _, r := range roles {
+		p.Roles[api.KeyOf(r)] = r
+	}
+	clusterRoles, err2 := all[*v1.ClusterRole](ctx, s, "", p.at)
+	for _, r := range clusterRoles {
+		p.ClusterRoles[r.GetMetadata().GetName()] = r
+	}
+	bindings, err3 := all[*v1.RoleBinding](ctx, s, "", p.at)
+	for _, b := range bindings {
+		ns := b.GetMetadata().GetNamespace()
+		p.RoleBindings[ns] = append(p.RoleBindings[ns], b)
+	}
+	var err4 error
+	p.ClusterRoleBindings, err4 = all[*v1.ClusterRoleBinding](ctx, s, "", p.at)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, err
 	}
 	s.policies.kept.Store(p)
 	return &p.Policy, nil
@@ -149,42 +141,18 @@ type facts struct {
 }
 
 func (f facts) Pod(namespace, name string) (*v1.Pod, error) {
-	r, err := f.s.current(f.ctx, kindPod, namespace, name)
-	switch {
-	case errors.Is(err, api.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return r.object.(*v1.Pod), nil
+	p, err := get[*v1.Pod](f.ctx, f.s, namespace, name)
+	return p, api.IgnoreNotFound(err)
 }
 
 func (f facts) Injection(namespace, name string) (*v1.ChaosInjection, error) {
-	r, err := f.s.current(f.ctx, kindInjection, namespace, name)
-	switch {
-	case errors.Is(err, api.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return r.object.(*v1.ChaosInjection), nil
+	i, err := get[*v1.ChaosInjection](f.ctx, f.s, namespace, name)
+	return i, api.IgnoreNotFound(err)
 }
 
-func (f facts) PodsOn(node, namespace string) (pods []*v1.Pod, err error) {
-	page, err := f.s.store.List(f.ctx, kindPod.Name+"/"+namespace+"/", store.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range page.Entries {
-		o, err := f.s.object(e)
-		if err != nil {
-			return nil, err
-		}
-		if p, ok := o.(*v1.Pod); ok && p.GetSpec().GetNodeName() == node {
-			pods = append(pods, p)
-		}
-	}
-	return pods, nil
+func (f facts) PodsOn(node, namespace string) ([]*v1.Pod, error) {
+	pods, err := all[*v1.Pod](f.ctx, f.s, namespace, 0)
+	return slices.DeleteFunc(pods, func(p *v1.Pod) bool { return p.GetSpec().GetNodeName() != node }), err
 }
 
 // restrict refuses what the caller may not write into an object that they may
@@ -255,23 +223,23 @@ func bind(ref *v1.RoleRef, namespace string) authz.Request {
 // bootstrapRoles makes the roles and bindings that every cluster has, and adds to
 // them what a newer server knows.
 func (s *Server) bootstrapRoles(ctx context.Context) error {
-	roles, bindings := authz.Defaults()
-	var all []api.Object
+	roles, binding := authz.Defaults()
 	for _, r := range roles {
-		all = append(all, r)
-	}
-	for _, b := range bindings {
-		all = append(all, b)
-	}
-	for _, o := range all {
-		name := o.GetMetadata().GetName()
-		_, err := s.create(ctx, api.Clone(o), store.Cause{Actor: "apiserver", Reason: "Bootstrap", Message: "every cluster has this role or binding"}, false)
-		if want, ok := o.(*v1.ClusterRole); ok && errors.Is(err, api.ErrAlreadyExists) {
-			err = s.reconcileRole(ctx, want)
+		if err := s.ensure(ctx, r, "every cluster has this role or binding"); err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, api.ErrAlreadyExists) {
-			return fmt.Errorf("create %s %s: %w", api.KindOf(o).Name, name, err)
-		}
+	}
+	return s.ensure(ctx, binding, "every cluster has this role or binding")
+}
+
+// ensure makes an object that every cluster has.
+func (s *Server) ensure(ctx context.Context, o api.Object, why string) error {
+	_, err := s.create(ctx, api.Clone(o), store.Cause{Actor: "apiserver", Reason: "Bootstrap", Message: why}, false)
+	if want, ok := o.(*v1.ClusterRole); ok && errors.Is(err, api.ErrAlreadyExists) {
+		err = s.reconcileRole(ctx, want)
+	}
+	if err != nil && !errors.Is(err, api.ErrAlreadyExists) {
+		return fmt.Errorf("create %s %s: %w", api.KindOf(o).Name, o.GetMetadata().GetName(), err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -27,9 +28,7 @@ func causeOf(ctx context.Context, c *v1.Cause, verb string) store.Cause {
 	if who.trusted { // its own parts do not say so: the gate does
 		cause.SteppedBy = c.GetSteppedBy()
 	}
-	if cause.Reason == "" {
-		cause.Reason = verb
-	}
+	cause.Reason = cmp.Or(cause.Reason, verb)
 	if len(cause.Message) > maxCause {
 		cause.Message = strings.ToValidUTF8(cause.Message[:maxCause-3], "") + "..."
 	}

@@ -68,16 +68,11 @@ func (s *Server) nobodyCanInject(ctx context.Context, x *v1.ChaosExperiment) (st
 		return "", err
 	}
 	fault := x.GetSpec().GetFault().GetType()
-	page, err := s.store.List(ctx, kindNode.Name+"/", store.ListOptions{})
+	nodes, err := all[*v1.Node](ctx, s, "", 0)
 	if err != nil {
 		return "", err
 	}
-	for _, e := range page.Entries {
-		o, err := s.object(e)
-		if err != nil {
-			return "", err
-		}
-		n := o.(*v1.Node)
+	for _, n := range nodes {
 		chosen := x.GetSpec().GetNodeSelector() == nil || selector.Matches(n.GetMetadata().GetLabels())
 		if chosen && api.IsNodeReady(n) && !api.IsChaosProtected(n) && api.NodeCanInject(n, fault) {
 			return "", nil
@@ -127,20 +122,13 @@ func (s *Server) expect(key api.Key) {
 
 // expectAttendance is for the experiments that there are when the server starts.
 func (s *Server) expectAttendance(ctx context.Context) error {
-	page, err := s.store.List(ctx, kindChaos.Name+"/", store.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, e := range page.Entries {
-		o, err := s.object(e)
-		if err != nil {
-			return err
-		}
-		if x := o.(*v1.ChaosExperiment); x.GetSpec().GetAttended() && !isOver(x) {
+	experiments, err := all[*v1.ChaosExperiment](ctx, s, "", 0)
+	for _, x := range experiments {
+		if x.GetSpec().GetAttended() && !isOver(x) {
 			s.expect(api.KeyOf(x))
 		}
 	}
-	return nil
+	return err
 }
 
 func isOver(x *v1.ChaosExperiment) bool { return x.GetStatus().GetEndTime() != nil }
@@ -149,17 +137,14 @@ func isOver(x *v1.ChaosExperiment) bool { return x.GetStatus().GetEndTime() != n
 func (s *Server) abandon(key api.Key, c store.Cause, why string) {
 	ctx, cancel := context.WithTimeout(context.Background(), graceOfStop)
 	defer cancel()
-	r, err := s.current(ctx, kindChaos, key.Namespace, key.Name)
+	x, err := get[*v1.ChaosExperiment](ctx, s, key.Namespace, key.Name)
 	if err == nil {
-		x := api.Clone(r.object.(*v1.ChaosExperiment))
+		x = api.Clone(x)
 		if isOver(x) || x.GetSpec().GetStop() || !x.GetSpec().GetAttended() {
 			return
 		}
 		x.Spec.Stop = true
-		if x.Metadata.Annotations == nil {
-			x.Metadata.Annotations = map[string]string{}
-		}
-		x.Metadata.Annotations[api.AnnotationChaosStopped] = why
+		api.Put(&x.Metadata.Annotations, api.AnnotationChaosStopped, why)
 		c.Reason, c.Message = "AttendanceEnded", why
 		_, err = s.update(ctx, x, s.admitUpdate(ctx), c, false)
 	}
@@ -171,21 +156,17 @@ func (s *Server) abandon(key api.Key, c store.Cause, why string) {
 // AttendChaos lasts as long as an experiment, which ends when it does.
 func (c *cluster) AttendChaos(r *v1.AttendChaosRequest, stream grpc.ServerStreamingServer[v1.AttendChaosResponse]) error {
 	ctx, s := stream.Context(), c.s
-	key, err := keyIn(kindChaos, r.GetNamespace(), r.GetName())
+	key, err := s.ask(ctx, "update", kindChaos, "", r.GetNamespace(), r.GetName())
 	if err != nil {
 		return err
 	}
-	noteOf(ctx).object(kindChaos, key.Namespace, key.Name)
-	if err := s.authorize(ctx, on("update", kindChaos, "", key.Namespace, key.Name)); err != nil {
-		return err
-	}
 	at := s.store.Revision()
-	now, err := s.current(ctx, kindChaos, key.Namespace, key.Name)
+	now, err := get[*v1.ChaosExperiment](ctx, s, key.Namespace, key.Name)
 	if err != nil {
 		return err
 	}
 	s.attended.add(key, 1)
-	over := isOver(now.object.(*v1.ChaosExperiment))
+	over := isOver(now)
 	defer func() {
 		if s.attended.add(key, -1) == 0 && !over && s.running.Err() == nil {
 			s.abandon(key, store.Cause{Actor: callerOf(ctx).Name}, "the connection of its experimenter ended")

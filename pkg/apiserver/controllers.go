@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -196,9 +197,7 @@ func (c *controllers) set(ctx context.Context, r *v1.PauseRequest) error {
 		verb, message = "Resume", "controller "+r.GetController()+" is resumed"
 	}
 	cause := causeOf(ctx, r.GetCause(), verb)
-	if cause.Message == "" {
-		cause.Message = message
-	}
+	cause.Message = cmp.Or(cause.Message, message)
 	// The request is about the controller; that it writes a ConfigMap is no news.
 	ctx = context.WithValue(ctx, noteKey{}, (*note)(nil))
 	next := &v1.ConfigMap{Metadata: &v1.ObjectMeta{Namespace: api.NamespaceSystem, Name: pausedName}}

@@ -20,17 +20,13 @@ func (s *Server) Delete(ctx context.Context, r *v1.DeleteRequest) (*v1.Object, e
 	if err != nil {
 		return nil, err
 	}
-	key, err := keyIn(k, r.GetNamespace(), r.GetName())
-	if err != nil {
-		return nil, err
-	}
-	noteOf(ctx).object(k, key.Namespace, key.Name)
 	noteOf(ctx).dry(r.GetDryRun())
-	remove, ask := s.remove, on("delete", k, "", key.Namespace, key.Name)
+	remove, verb, sub := s.remove, "delete", ""
 	if r.GetEvict() {
-		remove, ask = s.evict, on("create", k, "eviction", key.Namespace, key.Name)
+		remove, verb, sub = s.evict, "create", "eviction"
 	}
-	if err := s.authorize(ctx, ask); err != nil {
+	key, err := s.ask(ctx, verb, k, sub, r.GetNamespace(), r.GetName())
+	if err != nil {
 		return nil, err
 	}
 	if err := admission.CheckDelete(k, key.Name, r.GetPropagationPolicy()); err != nil {

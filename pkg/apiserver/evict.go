@@ -76,10 +76,7 @@ func (s *Server) pay(ctx context.Context, pod *v1.Pod, r *v1.DeleteRequest) (boo
 			b := api.Clone(old.(*v1.PodDisruptionBudget))
 			b.Status.DisruptionsAllowed--
 			api.SetDisruptionAllowed(b.Status, "", now)
-			if b.Status.DisruptedPods == nil {
-				b.Status.DisruptedPods = map[string]*timestamppb.Timestamp{}
-			}
-			b.Status.DisruptedPods[name] = timestamppb.New(now)
+			api.Put(&b.Status.DisruptedPods, name, timestamppb.New(now))
 			return b, nil
 		}
 		_, err = s.update(ctx, budget, spend, causeOf(ctx, r.GetCause(), "Evict"), false)

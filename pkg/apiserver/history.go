@@ -46,12 +46,8 @@ func (s *Server) History(r *v1.HistoryRequest, stream grpc.ServerStreamingServer
 		if err != nil {
 			return err
 		}
-		key, err := keyIn(k, r.GetNamespace(), r.GetName())
+		key, err := s.ask(ctx, "get", k, "", r.GetNamespace(), r.GetName())
 		if err != nil {
-			return err
-		}
-		noteOf(ctx).object(k, key.Namespace, key.Name)
-		if err := s.authorize(ctx, on("get", k, "", key.Namespace, key.Name)); err != nil {
 			return err
 		}
 		entries = s.historyOf(ctx, keyOf(k, key.Namespace, key.Name), after)

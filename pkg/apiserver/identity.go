@@ -128,10 +128,7 @@ func (s *Server) joining(ctx context.Context, name string, request [sha256.Size]
 	defer s.joins.mu.Unlock()
 	defer func() {
 		if err == nil {
-			if s.joins.last == nil {
-				s.joins.last = map[string]joined{}
-			}
-			s.joins.last[name] = joined{request, s.now()}
+			api.Put(&s.joins.last, name, joined{request, s.now()})
 		}
 	}()
 	for {

@@ -45,10 +45,7 @@ func (l *leases) listen() *listener {
 	w := &listener{news: map[string]bool{}, wake: make(chan struct{}, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.listeners == nil {
-		l.listeners = map[*listener]bool{}
-	}
-	l.listeners[w] = true
+	api.Put(&l.listeners, w, true)
 	return w
 }
 

@@ -29,12 +29,8 @@ func (s *Server) Get(ctx context.Context, r *v1.GetRequest) (*v1.Object, error) 
 	if err != nil {
 		return nil, err
 	}
-	key, err := keyIn(k, r.GetNamespace(), r.GetName())
+	key, err := s.ask(ctx, "get", k, "", r.GetNamespace(), r.GetName())
 	if err != nil {
-		return nil, err
-	}
-	noteOf(ctx).object(k, key.Namespace, key.Name)
-	if err := s.authorize(ctx, on("get", k, "", key.Namespace, key.Name)); err != nil {
 		return nil, err
 	}
 	at, err := s.moment(ctx, r.GetAtRevision(), r.GetAtTime())
@@ -174,6 +170,17 @@ func kindOf(name string) (*api.Kind, error) {
 		return k, nil
 	}
 	return nil, api.Errorf(api.ErrBadRequest, "no matches for kind %q", name)
+}
+
+// ask is what requests for one object begin with: it returns the key that is meant,
+// once it is known that the caller may do this.
+func (s *Server) ask(ctx context.Context, verb string, k *api.Kind, sub, namespace, name string) (api.Key, error) {
+	key, err := keyIn(k, namespace, name)
+	if err != nil {
+		return key, err
+	}
+	noteOf(ctx).object(k, key.Namespace, key.Name)
+	return key, s.authorize(ctx, on(verb, k, sub, key.Namespace, key.Name))
 }
 
 // keyIn returns the key that a request means: in the namespace default where it

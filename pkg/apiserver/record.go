@@ -140,6 +140,33 @@ func (s *Server) current(ctx context.Context, k *api.Kind, namespace, name strin
 	return record{e, o}, err
 }
 
+// get is the object of T's kind as it is now. Errors: api.ErrNotFound.
+func get[T api.Object](ctx context.Context, s *Server, namespace, name string) (none T, err error) {
+	r, err := s.current(ctx, api.KindOf(none), namespace, name)
+	if err != nil {
+		return none, err
+	}
+	return r.object.(T), nil
+}
+
+// all returns the objects of T's kind in a namespace, or in all (""), as they were
+// at a revision; 0 is now.
+func all[T api.Object](ctx context.Context, s *Server, namespace string, at int64) (found []T, err error) {
+	f := &filter{kind: api.KindOf(*new(T)), namespace: namespace}
+	page, err := s.store.List(ctx, f.prefix(), store.ListOptions{At: at})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range page.Entries {
+		o, err := s.object(e)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, o.(T))
+	}
+	return found, nil
+}
+
 // topics are the names, besides its key, under which watchers find an object:
 // pods and injections by their node, so that an agent is woken for its own only. The
 // node never changes once it is set, so no change takes one out of a topic.

@@ -89,20 +89,9 @@ func (s *Server) secureNamespace(ctx context.Context, ns *v1.Namespace, old api.
 	if !policy.Enforce.Tightens(was.Enforce) {
 		return nil
 	}
-	f, err := newFilter(kindPod.Name, name, "", "")
+	pods, err := all[*v1.Pod](ctx, s, name, 0)
 	if err != nil {
 		return err
-	}
-	var pods []*v1.Pod
-	for e, err := range s.scan(ctx, f, s.store.Revision(), "") {
-		if err != nil {
-			return err
-		}
-		o, err := s.object(e)
-		if err != nil {
-			return err
-		}
-		pods = append(pods, o.(*v1.Pod))
 	}
 	noteOf(ctx).warn(policy.Enforce.Existing(name, pods)...)
 	return nil

@@ -15,8 +15,8 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -68,7 +68,6 @@ var (
 	kindNamespace = api.KindByName("Namespace")
 	kindNode      = api.KindByName("Node")
 	kindPod       = api.KindByName("Pod")
-	kindInjection = api.KindByName("ChaosInjection")
 	kindChaos     = api.KindByName("ChaosExperiment")
 	kindEvent     = api.KindByName("Event")
 )
@@ -156,9 +155,7 @@ type Server struct {
 // New returns a server over a store, which stays the caller's, and makes the
 // namespaces that every cluster has. The uid of kube-system is the cluster's id.
 func New(s store.Store, o Options) (*Server, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = maxInFlight
 	}
@@ -191,10 +188,8 @@ func New(s store.Store, o Options) (*Server, error) {
 // bootstrap makes the namespaces that every cluster has.
 func (s *Server) bootstrap(ctx context.Context) error {
 	for _, name := range []string{api.NamespaceDefault, api.NamespaceSystem} {
-		_, err := s.create(ctx, &v1.Namespace{Metadata: &v1.ObjectMeta{Name: name}},
-			store.Cause{Actor: "apiserver", Reason: "Bootstrap", Message: "every cluster has this namespace"}, false)
-		if err != nil && !errors.Is(err, api.ErrAlreadyExists) {
-			return fmt.Errorf("create namespace %s: %w", name, err)
+		if err := s.ensure(ctx, &v1.Namespace{Metadata: &v1.ObjectMeta{Name: name}}, "every cluster has this namespace"); err != nil {
+			return err
 		}
 	}
 	system, err := s.current(ctx, kindNamespace, "", api.NamespaceSystem)
@@ -311,19 +306,11 @@ func (s *Server) Stop() {
 type objects struct{ s *Server }
 
 func (o objects) Pod(ctx context.Context, verb, sub, namespace, name string) (*v1.Pod, error) {
-	key, err := keyIn(kindPod, namespace, name)
+	key, err := o.s.ask(ctx, verb, kindPod, sub, namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	noteOf(ctx).object(kindPod, key.Namespace, key.Name)
-	if err := o.s.authorize(ctx, on(verb, kindPod, sub, key.Namespace, key.Name)); err != nil {
-		return nil, err
-	}
-	r, err := o.s.current(ctx, kindPod, key.Namespace, key.Name)
-	if err != nil {
-		return nil, err
-	}
-	return r.object.(*v1.Pod), nil
+	return get[*v1.Pod](ctx, o.s, key.Namespace, key.Name)
 }
 
 func (o objects) MayReadStats(ctx context.Context, node string) error {
@@ -332,9 +319,5 @@ func (o objects) MayReadStats(ctx context.Context, node string) error {
 }
 
 func (o objects) Node(ctx context.Context, name string) (*v1.Node, error) {
-	r, err := o.s.current(ctx, kindNode, "", name)
-	if err != nil {
-		return nil, err
-	}
-	return r.object.(*v1.Node), nil
+	return get[*v1.Node](ctx, o.s, "", name)
 }

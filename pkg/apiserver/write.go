@@ -36,29 +36,25 @@ func (s *Server) Create(ctx context.Context, r *v1.CreateRequest) (*v1.Object, e
 
 // Update replaces metadata and spec.
 func (s *Server) Update(ctx context.Context, r *v1.UpdateRequest) (*v1.Object, error) {
-	o, err := s.objectOf(r.GetObject())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.authorizeWrite(ctx, "update", "", o, r.GetDryRun()); err != nil {
-		return nil, err
-	}
-	return s.write(ctx, "update", api.KindOf(o), api.KeyOf(o), r.GetCause(), r.GetDryRun(), func(dryRun bool) (store.Entry, error) {
-		return s.update(ctx, o, s.admitUpdate(ctx), causeOf(ctx, r.GetCause(), "Update"), dryRun)
-	})
+	return s.replace(ctx, r, "", s.admitUpdate(ctx), "update", "Update")
 }
 
 // UpdateStatus replaces status.
 func (s *Server) UpdateStatus(ctx context.Context, r *v1.UpdateRequest) (*v1.Object, error) {
+	return s.replace(ctx, r, "status", admission.Status, "update status", "UpdateStatus")
+}
+
+// replace is both: of a subresource, in the words of a held write and of a cause.
+func (s *Server) replace(ctx context.Context, r *v1.UpdateRequest, sub string, how admit, verb, reason string) (*v1.Object, error) {
 	o, err := s.objectOf(r.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeWrite(ctx, "update", "status", o, r.GetDryRun()); err != nil {
+	if err := s.authorizeWrite(ctx, "update", sub, o, r.GetDryRun()); err != nil {
 		return nil, err
 	}
-	return s.write(ctx, "update status", api.KindOf(o), api.KeyOf(o), r.GetCause(), r.GetDryRun(), func(dryRun bool) (store.Entry, error) {
-		return s.update(ctx, o, admission.Status, causeOf(ctx, r.GetCause(), "UpdateStatus"), dryRun)
+	return s.write(ctx, verb, api.KindOf(o), api.KeyOf(o), r.GetCause(), r.GetDryRun(), func(dryRun bool) (store.Entry, error) {
+		return s.update(ctx, o, how, causeOf(ctx, r.GetCause(), reason), dryRun)
 	})
 }
 

@@ -91,10 +91,7 @@ func (w *Writes) Each(f func(k *api.Kind, revision int64)) {
 func (w *Writes) Note(k *api.Kind, revision int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.newest == nil {
-		w.newest = map[*api.Kind]int64{}
-	}
-	w.newest[k] = max(w.newest[k], revision)
+	api.Put(&w.newest, k, max(w.newest[k], revision))
 }
 
 // noteWrite notes what a write answered. A write that changed nothing answers

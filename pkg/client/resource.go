@@ -96,12 +96,10 @@ type Event[T api.Object] struct {
 }
 
 // WriteOption changes how a write is made.
-type WriteOption func(*writeOptions)
-
-type writeOptions struct{ dryRun bool }
+type WriteOption func(dryRun *bool)
 
 // DryRun makes the server do everything but write.
-func DryRun(o *writeOptions) { o.dryRun = true }
+func DryRun(dryRun *bool) { *dryRun = true }
 
 // Kind is the kind of the objects.
 func (r Resource[T]) Kind() *api.Kind { return r.kind }
@@ -179,30 +177,40 @@ func (r Resource[T]) page(ctx context.Context, q *v1.ListRequest) (*v1.ListRespo
 
 // Create stores a new object and returns it as the server completed it.
 func (r Resource[T]) Create(ctx context.Context, o T, opts ...WriteOption) (T, error) {
-	w := writeOptionsOf(opts)
-	call, cancel := withTimeout(ctx)
-	defer cancel()
-	a, err := r.c.resources.Create(call, &v1.CreateRequest{Object: api.Wrap(o), DryRun: w.dryRun, Cause: r.c.cause(ctx, "Create")})
-	return r.written(ctx, a, err, w.dryRun)
+	return r.write(ctx, "Create", opts, func(ctx context.Context, dryRun bool, c *v1.Cause) (*v1.Object, error) {
+		return r.c.resources.Create(ctx, &v1.CreateRequest{Object: api.Wrap(o), DryRun: dryRun, Cause: c})
+	})
 }
 
 // Update replaces metadata and spec. Where o has a resource version, the object
 // must still be at it; else the error is [api.ErrConflict].
 func (r Resource[T]) Update(ctx context.Context, o T, opts ...WriteOption) (T, error) {
-	w := writeOptionsOf(opts)
-	call, cancel := withTimeout(ctx)
-	defer cancel()
-	a, err := r.c.resources.Update(call, &v1.UpdateRequest{Object: api.Wrap(o), DryRun: w.dryRun, Cause: r.c.cause(ctx, "Update")})
-	return r.written(ctx, a, err, w.dryRun)
+	return r.write(ctx, "Update", opts, func(ctx context.Context, dryRun bool, c *v1.Cause) (*v1.Object, error) {
+		return r.c.resources.Update(ctx, &v1.UpdateRequest{Object: api.Wrap(o), DryRun: dryRun, Cause: c})
+	})
 }
 
 // UpdateStatus replaces status, on the same condition as Update.
 func (r Resource[T]) UpdateStatus(ctx context.Context, o T, opts ...WriteOption) (T, error) {
-	w := writeOptionsOf(opts)
-	call, cancel := withTimeout(ctx)
+	return r.write(ctx, "UpdateStatus", opts, func(ctx context.Context, dryRun bool, c *v1.Cause) (*v1.Object, error) {
+		return r.c.resources.UpdateStatus(ctx, &v1.UpdateRequest{Object: api.Wrap(o), DryRun: dryRun, Cause: c})
+	})
+}
+
+// write makes a call that writes, and notes what was written.
+func (r Resource[T]) write(ctx context.Context, verb string, opts []WriteOption, call func(context.Context, bool, *v1.Cause) (*v1.Object, error)) (T, error) {
+	dryRun := false
+	for _, set := range opts {
+		set(&dryRun)
+	}
+	bounded, cancel := withTimeout(ctx)
 	defer cancel()
-	a, err := r.c.resources.UpdateStatus(call, &v1.UpdateRequest{Object: api.Wrap(o), DryRun: w.dryRun, Cause: r.c.cause(ctx, "UpdateStatus")})
-	return r.written(ctx, a, err, w.dryRun)
+	o, err := call(bounded, dryRun, r.c.cause(ctx, verb))
+	written, err := r.answer(ctx, o, err)
+	if err == nil && !dryRun {
+		noteWrite(ctx, written)
+	}
+	return written, err
 }
 
 // modifyTries is how often Modify begins again before it reports the conflict:
@@ -236,14 +244,13 @@ func (r Resource[T]) Modify(ctx context.Context, namespace, name string, f func(
 // Delete asks for the object's end and returns it as it then is: with a
 // deletion timestamp where something still holds it, else as it was last.
 func (r Resource[T]) Delete(ctx context.Context, namespace, name string, o DeleteOptions) (T, error) {
-	call, cancel := withTimeout(ctx)
-	defer cancel()
-	a, err := r.c.resources.Delete(call, &v1.DeleteRequest{
-		Kind: r.kind.Name, Namespace: namespace, Name: name,
-		GracePeriodSeconds: o.GracePeriodSeconds, Uid: o.UID, ResourceVersion: o.ResourceVersion,
-		PropagationPolicy: o.PropagationPolicy, DryRun: o.DryRun, Evict: o.Evict, Cause: r.c.cause(ctx, "Delete"),
+	return r.write(ctx, "Delete", []WriteOption{func(dryRun *bool) { *dryRun = o.DryRun }}, func(ctx context.Context, dryRun bool, c *v1.Cause) (*v1.Object, error) {
+		return r.c.resources.Delete(ctx, &v1.DeleteRequest{
+			Kind: r.kind.Name, Namespace: namespace, Name: name,
+			GracePeriodSeconds: o.GracePeriodSeconds, Uid: o.UID, ResourceVersion: o.ResourceVersion,
+			PropagationPolicy: o.PropagationPolicy, DryRun: dryRun, Evict: o.Evict, Cause: c,
+		})
 	})
-	return r.written(ctx, a, err, o.DryRun)
 }
 
 // Watch yields what there is, a SYNCED event, and then every change; or, with
@@ -290,29 +297,12 @@ func (r Resource[T]) answer(ctx context.Context, o *v1.Object, err error) (T, er
 	return unwrap[T](o)
 }
 
-// written is answer for writes, which it notes.
-func (r Resource[T]) written(ctx context.Context, o *v1.Object, err error, dryRun bool) (T, error) {
-	t, err := r.answer(ctx, o, err)
-	if err == nil && !dryRun {
-		noteWrite(ctx, t)
-	}
-	return t, err
-}
-
 func unwrap[T api.Object](w *v1.Object) (T, error) {
 	t, ok := api.Unwrap(w).(T)
 	if !ok {
 		return t, fmt.Errorf("the server answered with %T instead of %T: %w", w.GetKind(), t, api.ErrInternal)
 	}
 	return t, nil
-}
-
-func writeOptionsOf(opts []WriteOption) writeOptions {
-	var w writeOptions
-	for _, o := range opts {
-		o(&w)
-	}
-	return w
 }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }

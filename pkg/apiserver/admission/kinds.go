@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/pkg/api"
@@ -55,44 +56,27 @@ func prepareCreate(o api.Object, now time.Time) {
 // prepareUpdate completes an object that is to replace old: it keeps status,
 // which has its own verb. It may be called several times for one object.
 func prepareUpdate(o, old api.Object, now time.Time) error {
+	share(o, old, "status")
 	switch o := o.(type) {
 	case *v1.Pod:
 		old := old.(*v1.Pod)
 		api.TolerateMemoryPressure(o.GetSpec())
-		o.Status = old.GetStatus()
 		api.KeepTerminations(o.GetMetadata(), old.GetMetadata())
 		if old.GetSpec().GetNodeName() == "" && o.GetSpec().GetNodeName() != "" {
 			if old.GetMetadata().GetDeletionTimestamp() != nil {
 				return api.Conflict(api.KindOf(o), o.GetMetadata().GetName(), "pod "+o.GetMetadata().GetName()+" is being deleted, cannot be assigned to a host")
 			}
-			o.Status = &v1.PodStatus{}
-			if old.GetStatus() != nil {
-				o.Status = proto.CloneOf(old.GetStatus())
-			}
+			o.Status = api.CloneOrNew(old.GetStatus())
 			scheduled(o.Status, now)
 		}
 	case *v1.Namespace:
-		old := old.(*v1.Namespace)
-		o.Status = old.GetStatus()
-		if old.GetMetadata().GetDeletionTimestamp() == nil {
+		if old := old.(*v1.Namespace); old.GetMetadata().GetDeletionTimestamp() == nil {
 			o.Spec = old.GetSpec()
 		}
-	case *v1.Node:
-		o.Status = old.(*v1.Node).GetStatus()
-	case *v1.PodDisruptionBudget:
-		o.Status = old.(*v1.PodDisruptionBudget).GetStatus()
 	case *v1.ChaosExperiment:
-		old := old.(*v1.ChaosExperiment)
-		o.Status = old.GetStatus()
 		if o.GetSpec().GetSeed() == 0 {
-			o.Spec.Seed = old.GetSpec().GetSeed()
+			o.Spec.Seed = old.(*v1.ChaosExperiment).GetSpec().GetSeed()
 		}
-	case *v1.ChaosInjection:
-		o.Status = old.(*v1.ChaosInjection).GetStatus()
-	case *v1.ReplicaSet:
-		o.Status = old.(*v1.ReplicaSet).GetStatus()
-	case *v1.Deployment:
-		o.Status = old.(*v1.Deployment).GetStatus()
 	}
 	return nil
 }
@@ -106,38 +90,31 @@ func scheduled(s *v1.PodStatus, now time.Time) {
 // withStatus is old with the status of o, and with the annotation of a pod that
 // belongs to it; nil for kinds that have no status. The parts are shared with both.
 func withStatus(old, o api.Object) api.Object {
-	switch o := o.(type) {
-	case *v1.Pod:
-		old := old.(*v1.Pod)
-		m := old.GetMetadata()
-		if m.GetAnnotations()[api.AnnotationTerminations] != o.GetMetadata().GetAnnotations()[api.AnnotationTerminations] {
-			m = proto.CloneOf(m)
-			api.KeepTerminations(m, o.GetMetadata())
-		}
-		return &v1.Pod{Metadata: m, Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.PodDisruptionBudget:
-		old := old.(*v1.PodDisruptionBudget)
-		return &v1.PodDisruptionBudget{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.ChaosExperiment:
-		old := old.(*v1.ChaosExperiment)
-		return &v1.ChaosExperiment{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.ChaosInjection:
-		old := old.(*v1.ChaosInjection)
-		return &v1.ChaosInjection{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.ReplicaSet:
-		old := old.(*v1.ReplicaSet)
-		return &v1.ReplicaSet{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.Deployment:
-		old := old.(*v1.Deployment)
-		return &v1.Deployment{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.Node:
-		old := old.(*v1.Node)
-		return &v1.Node{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
-	case *v1.Namespace:
-		old := old.(*v1.Namespace)
-		return &v1.Namespace{Metadata: old.GetMetadata(), Spec: old.GetSpec(), Status: o.GetStatus()}
+	if o.ProtoReflect().Descriptor().Fields().ByName("status") == nil {
+		return nil
 	}
-	return nil
+	next := api.KindOf(o).New()
+	share(next, old, "metadata", "spec")
+	share(next, o, "status")
+	if p, ok := next.(*v1.Pod); ok && old.GetMetadata().GetAnnotations()[api.AnnotationTerminations] != o.GetMetadata().GetAnnotations()[api.AnnotationTerminations] {
+		p.Metadata = proto.CloneOf(p.Metadata)
+		api.KeepTerminations(p.Metadata, o.GetMetadata())
+	}
+	return next
+}
+
+// share makes parts of an object those of another one of its kind, as far as the
+// kind has them.
+func share(to, from api.Object, parts ...protoreflect.Name) {
+	for _, part := range parts {
+		switch fd := to.ProtoReflect().Descriptor().Fields().ByName(part); {
+		case fd == nil:
+		case from.ProtoReflect().Has(fd):
+			to.ProtoReflect().Set(fd, from.ProtoReflect().Get(fd))
+		default:
+			to.ProtoReflect().Clear(fd)
+		}
+	}
 }
 
 // hasGeneration says whether Kubernetes counts changes of this kind's spec.
@@ -153,22 +130,12 @@ func hasGeneration(o api.Object) bool {
 // then its generation counts up. Annotations of a Deployment count, as in
 // Kubernetes, because they are passed on to its ReplicaSets.
 func asksForMore(o, old api.Object) bool {
-	switch o := o.(type) {
-	case *v1.Pod:
-		return !proto.Equal(o.GetSpec(), old.(*v1.Pod).GetSpec())
-	case *v1.PodDisruptionBudget:
-		return !proto.Equal(o.GetSpec(), old.(*v1.PodDisruptionBudget).GetSpec())
-	case *v1.ChaosExperiment:
-		return !proto.Equal(o.GetSpec(), old.(*v1.ChaosExperiment).GetSpec())
-	case *v1.ChaosInjection:
-		return !proto.Equal(o.GetSpec(), old.(*v1.ChaosInjection).GetSpec())
-	case *v1.ReplicaSet:
-		return !proto.Equal(o.GetSpec(), old.(*v1.ReplicaSet).GetSpec())
-	case *v1.Deployment:
-		return !proto.Equal(o.GetSpec(), old.(*v1.Deployment).GetSpec()) ||
-			!maps.Equal(asked(o), asked(old))
+	if !hasGeneration(o) {
+		return false
 	}
-	return false
+	spec := o.ProtoReflect().Descriptor().Fields().ByName("spec")
+	_, isDeployment := o.(*v1.Deployment)
+	return !o.ProtoReflect().Get(spec).Equal(old.ProtoReflect().Get(spec)) || isDeployment && !maps.Equal(asked(o), asked(old))
 }
 
 // asked are an object's annotations without the one that the deployment

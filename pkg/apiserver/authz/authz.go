@@ -10,6 +10,7 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -125,7 +126,6 @@ func (p *Policy) RulesIn(ref *v1.RoleRef, namespace string) []*v1.PolicyRule {
 // subjectOf finds the subject that the user is.
 func subjectOf(u identity.User, subjects []*v1.Subject, namespace string) (string, bool) {
 	for _, s := range subjects {
-		ns := s.GetNamespace()
 		switch s.GetKind() {
 		case api.SubjectUser:
 			if s.GetName() == u.Name {
@@ -136,10 +136,7 @@ func subjectOf(u identity.User, subjects []*v1.Subject, namespace string) (strin
 				return fmt.Sprintf("Group %q", s.GetName()), true
 			}
 		case api.SubjectServiceAccount:
-			if ns == "" {
-				ns = namespace
-			}
-			if u.Name == "system:serviceaccount:"+ns+":"+s.GetName() {
+			if ns := cmp.Or(s.GetNamespace(), namespace); u.Name == "system:serviceaccount:"+ns+":"+s.GetName() {
 				return fmt.Sprintf("ServiceAccount \"%s/%s\"", s.GetName(), ns), true
 			}
 		}

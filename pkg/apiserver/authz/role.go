@@ -66,8 +66,8 @@ func chaosRules() []*v1.PolicyRule {
 	}
 }
 
-// Defaults are the roles and bindings that every cluster has.
-func Defaults() (roles []*v1.ClusterRole, bindings []*v1.ClusterRoleBinding) {
+// Defaults are the roles that every cluster has, and the one binding.
+func Defaults() (roles []*v1.ClusterRole, binding *v1.ClusterRoleBinding) {
 	for _, r := range []struct {
 		name  string
 		rules []*v1.PolicyRule
@@ -83,11 +83,11 @@ func Defaults() (roles []*v1.ClusterRole, bindings []*v1.ClusterRoleBinding) {
 	} {
 		roles = append(roles, &v1.ClusterRole{Metadata: defaultMeta(r.name), Rules: r.rules})
 	}
-	return roles, []*v1.ClusterRoleBinding{{
+	return roles, &v1.ClusterRoleBinding{
 		Metadata: defaultMeta("cluster-admin"),
 		RoleRef:  &v1.RoleRef{ApiGroup: api.GroupRBAC, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []*v1.Subject{{Kind: api.SubjectGroup, ApiGroup: api.GroupRBAC, Name: identity.GroupMasters}},
-	}}
+	}
 }
 
 func defaultMeta(name string) *v1.ObjectMeta {

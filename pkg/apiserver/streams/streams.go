@@ -7,6 +7,7 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -316,9 +317,7 @@ func (s *Service) agentAt(ctx context.Context, node string) (target, error) {
 // that the pod's annotation names, or the only one.
 func chooseContainer(p *v1.Pod, name string) (string, error) {
 	names := api.ContainerNames(p.GetSpec())
-	if name == "" {
-		name = p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer]
-	}
+	name = cmp.Or(name, p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer])
 	switch {
 	case name == "" && len(p.GetSpec().GetContainers()) == 1:
 		return p.GetSpec().GetContainers()[0].GetName(), nil
