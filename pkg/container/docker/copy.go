@@ -57,18 +57,16 @@ func (r *Runtime) CopyFrom(ctx context.Context, id, name string, archive io.Writ
 // Stat tells what is at a path of a container, following links.
 func (r *Runtime) Stat(ctx context.Context, id, name string) (fs.FileMode, error) {
 	op := "look at " + name + " of container " + id
-	var stat dockercontainer.PathStat
 	// As many links as Linux follows. The engine has resolved their targets.
 	for range 40 {
-		err := r.do(ctx, op, func(ctx context.Context, cli *client.Client) (err error) {
-			if stat, err = cli.ContainerStatPath(ctx, id, name); !cerrdefs.IsNotFound(err) {
-				return err
+		stat, err := ask(ctx, r, op, func(ctx context.Context, cli *client.Client) (dockercontainer.PathStat, error) {
+			stat, err := cli.ContainerStatPath(ctx, id, name)
+			if cerrdefs.IsNotFound(err) { // the answer has no text: is it the file that is missing?
+				if _, err = cli.ContainerInspect(ctx, id); err == nil {
+					err = container.ErrNoFile
+				}
 			}
-			// The answer has no text: is it the file that is missing?
-			if _, err = cli.ContainerInspect(ctx, id); err == nil {
-				err = container.ErrNoFile
-			}
-			return err
+			return stat, err
 		})
 		if err != nil {
 			return 0, err
@@ -85,13 +83,12 @@ func (r *Runtime) Stat(ctx context.Context, id, name string) (fs.FileMode, error
 
 // User tells the numbers of a container's user and group, as runc finds them.
 func (r *Runtime) User(ctx context.Context, id string) (uid, gid int, err error) {
-	var user string
-	err = r.do(ctx, "look at container "+id, func(ctx context.Context, cli *client.Client) error {
+	user, err := ask(ctx, r, "look at container "+id, func(ctx context.Context, cli *client.Client) (string, error) {
 		inspected, err := cli.ContainerInspect(ctx, id)
-		if err == nil && inspected.Config != nil {
-			user = inspected.Config.User
+		if err != nil || inspected.Config == nil {
+			return "", err
 		}
-		return err
+		return inspected.Config.User, nil
 	})
 	if err != nil || user == "" {
 		return 0, 0, err

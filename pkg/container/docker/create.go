@@ -38,20 +38,14 @@ var logConfig = dockercontainer.LogConfig{
 
 // Create creates a container joined to c.Sandbox and returns its id.
 func (r *Runtime) Create(ctx context.Context, c container.Config) (string, error) {
-	var id string
-	err := r.do(ctx, "create container "+c.Name, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "create container "+c.Name, func(ctx context.Context, cli *client.Client) (string, error) {
 		config, host := containerConfig(c)
 		if r.unprotecting.Load() {
 			host.OomScoreAdj = max(0, host.OomScoreAdj)
 		}
 		created, err := cli.ContainerCreate(ctx, config, host, nil, nil, c.Name)
-		id = created.ID
-		return err
+		return created.ID, err
 	})
-	if err != nil {
-		return "", err
-	}
-	return id, nil
 }
 
 // containerConfig says what the engine is asked for. The engine takes an
@@ -130,10 +124,7 @@ func secure(host *dockercontainer.HostConfig, s container.Security) {
 // limit as memory alone, which means no swap: a limit that can be evaded by
 // swapping would be no limit, and the node's capacity is counted without swap.
 func resources(c container.Config) dockercontainer.Resources {
-	res := dockercontainer.Resources{CgroupParent: c.CgroupParent}
-	if c.Resources.CPUShares > 0 {
-		res.CPUShares = c.Resources.CPUShares
-	}
+	res := dockercontainer.Resources{CgroupParent: c.CgroupParent, CPUShares: max(0, c.Resources.CPUShares)}
 	if c.Resources.CPUQuota > 0 {
 		res.CPUPeriod = cpuPeriod
 		res.CPUQuota = max(c.Resources.CPUQuota, minCPUQuota)
@@ -150,21 +141,12 @@ func resources(c container.Config) dockercontainer.Resources {
 
 // Start starts a created container and returns it as it then is.
 func (r *Runtime) Start(ctx context.Context, id string) (container.Container, error) {
-	var started container.Container
-	err := r.do(ctx, "start container "+id, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "start container "+id, func(ctx context.Context, cli *client.Client) (container.Container, error) {
 		if err := cli.ContainerStart(ctx, id, dockercontainer.StartOptions{}); err != nil {
-			return err
+			return container.Container{}, err
 		}
-		inspected, err := cli.ContainerInspect(ctx, id)
-		if err == nil {
-			started = fromInspect(inspected)
-		}
-		return err
+		return inspect(ctx, cli, id)
 	})
-	if err != nil {
-		return container.Container{}, err
-	}
-	return started, nil
 }
 
 // Stop asks the container to end, makes it after grace (the engine counts whole
@@ -177,8 +159,7 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) erro
 		}
 		// The engine's stop with no time at all still sends the stop
 		// signal first.
-		err := cli.ContainerKill(ctx, id, "SIGKILL")
-		if err != nil && !isNotRunning(err) {
+		if err := unless("is not running", cli.ContainerKill(ctx, id, "SIGKILL")); err != nil {
 			return err
 		}
 		return wait(ctx, cli, id, dockercontainer.WaitConditionNotRunning)
@@ -195,28 +176,23 @@ func (r *Runtime) Kill(ctx context.Context, id, signal string) error {
 // Pause freezes a container's processes.
 func (r *Runtime) Pause(ctx context.Context, id string) error {
 	return r.do(ctx, "pause container "+id, func(ctx context.Context, cli *client.Client) error {
-		err := cli.ContainerPause(ctx, id)
-		if err != nil && strings.Contains(err.Error(), "already paused") {
-			return nil
-		}
-		return err
+		return unless("already paused", cli.ContainerPause(ctx, id))
 	})
 }
 
 // Unpause lets them go on.
 func (r *Runtime) Unpause(ctx context.Context, id string) error {
 	return r.do(ctx, "unpause container "+id, func(ctx context.Context, cli *client.Client) error {
-		err := cli.ContainerUnpause(ctx, id)
-		if err != nil && strings.Contains(err.Error(), "is not paused") {
-			return nil
-		}
-		return err
+		return unless("is not paused", cli.ContainerUnpause(ctx, id))
 	})
 }
 
-// isNotRunning knows the engine's refusal to signal a container that has ended.
-func isNotRunning(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "is not running")
+// unless is an error of the engine's, but for the refusal that says these words.
+func unless(words string, err error) error {
+	if err != nil && strings.Contains(err.Error(), words) {
+		return nil
+	}
+	return err
 }
 
 // Remove removes the container with its anonymous volumes, by force when it
@@ -237,24 +213,15 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 // Wait returns the container once it does not run any more. It has no limit
 // but ctx.
 func (r *Runtime) Wait(ctx context.Context, id string) (container.Container, error) {
-	ended, err := func() (container.Container, error) {
-		cli, err := r.client(ctx)
-		if err != nil {
-			return container.Container{}, err
-		}
-		if err := wait(ctx, cli, id, dockercontainer.WaitConditionNotRunning); err != nil {
-			return container.Container{}, err
-		}
-		inspected, err := cli.ContainerInspect(ctx, id)
-		if err != nil {
-			return container.Container{}, err
-		}
-		return fromInspect(inspected), nil
-	}()
-	if err != nil {
-		return container.Container{}, sortError(ctx, "wait for container "+id, err)
+	cli, err := r.client(ctx)
+	if err == nil {
+		err = wait(ctx, cli, id, dockercontainer.WaitConditionNotRunning)
 	}
-	return ended, nil
+	var ended container.Container
+	if err == nil {
+		ended, err = inspect(ctx, cli, id)
+	}
+	return ended, sortError(ctx, "wait for container "+id, err)
 }
 
 // wait blocks until the engine says that the condition holds. It does not look

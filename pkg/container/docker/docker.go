@@ -85,12 +85,11 @@ func (r *Runtime) Close() error { return r.cli.Close() }
 
 // Info describes engine and machine.
 func (r *Runtime) Info(ctx context.Context) (container.Info, error) {
-	var info container.Info
-	err := r.do(ctx, "engine info", func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "engine info", func(ctx context.Context, cli *client.Client) (container.Info, error) {
 		i, err := cli.Info(ctx)
 		rootless := slices.ContainsFunc(i.SecurityOptions, func(o string) bool { return strings.Contains(o, "rootless") })
 		r.unprotecting.Store(rootless || lacksResourceCapability(ctx, r.Host()))
-		info = container.Info{
+		return container.Info{
 			Runtime:         "docker://" + i.ServerVersion,
 			APIVersion:      cli.ClientVersion(),
 			OperatingSystem: i.OperatingSystem,
@@ -99,13 +98,8 @@ func (r *Runtime) Info(ctx context.Context) (container.Info, error) {
 			KernelVersion:   i.KernelVersion,
 			MilliCPU:        int64(i.NCPU) * 1000,
 			MemoryBytes:     i.MemTotal,
-		}
-		return err
+		}, err
 	})
-	if err != nil {
-		return container.Info{}, err
-	}
-	return info, nil
 }
 
 // goarch translates uname's names of machines, which the engine's info uses,
@@ -124,6 +118,18 @@ func goarch(machine string) string {
 // do carries out one bounded request (or a few) named op and sorts its error.
 func (r *Runtime) do(ctx context.Context, op string, f func(context.Context, *client.Client) error) error {
 	return r.doWithin(ctx, requestTimeout, op, f)
+}
+
+// ask is do for what has an answer.
+func ask[T any](ctx context.Context, r *Runtime, op string, f func(context.Context, *client.Client) (T, error)) (answer T, err error) {
+	err = r.do(ctx, op, func(ctx context.Context, cli *client.Client) error {
+		answer, err = f(ctx, cli)
+		return err
+	})
+	if err != nil {
+		answer = *new(T)
+	}
+	return answer, err
 }
 
 func (r *Runtime) doWithin(ctx context.Context, limit time.Duration, op string, f func(context.Context, *client.Client) error) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"sync"
 	"time"
 
 	dockercontainer "github.com/docker/docker/api/types/container"
@@ -74,15 +75,7 @@ func (r *Runtime) exec(ctx context.Context, id string, o container.ExecOptions) 
 			_ = stream.CloseWrite()
 		}()
 	}
-	if o.Resize != nil {
-		ended, end := context.WithCancel(ctx)
-		resized := make(chan struct{})
-		go func() {
-			defer close(resized)
-			resize(ended, cli.ContainerExecResize, created.ID, o.Resize)
-		}()
-		defer func() { end(); <-resized }()
-	}
+	defer resizing(ctx, cli.ContainerExecResize, created.ID, o.Resize)()
 
 	stdout := &refusal{w: orDiscard(o.Stdout)}
 	err = demultiplex(stream.Reader, o.TTY, stdout, orDiscard(o.Stderr))
@@ -161,15 +154,7 @@ func (r *Runtime) attach(ctx context.Context, id string, o container.ExecOptions
 	if o.Stdin != nil {
 		go func() { _, _ = io.Copy(stream.Conn, o.Stdin) }() // fails when the container has ended
 	}
-	if o.Resize != nil {
-		ended, end := context.WithCancel(ctx)
-		resized := make(chan struct{})
-		go func() {
-			defer close(resized)
-			resize(ended, cli.ContainerResize, id, o.Resize)
-		}()
-		defer func() { end(); <-resized }()
-	}
+	defer resizing(ctx, cli.ContainerResize, id, o.Resize)()
 	if err := demultiplex(stream.Reader, o.TTY, orDiscard(o.Stdout), orDiscard(o.Stderr)); err != nil {
 		return 0, err
 	}
@@ -187,6 +172,16 @@ const (
 	resizeTries = 20
 	resizePause = 20 * time.Millisecond
 )
+
+// resizing resizes in the background, until end is called.
+func resizing(ctx context.Context, set func(context.Context, string, dockercontainer.ResizeOptions) error, id string, sizes <-chan container.Size) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var resized sync.WaitGroup
+	if sizes != nil {
+		resized.Go(func() { resize(ctx, set, id, sizes) })
+	}
+	return func() { cancel(); resized.Wait() }
+}
 
 // resize passes terminal sizes on until there are no more. An error means that
 // the process has ended, which is seen elsewhere.

@@ -29,8 +29,7 @@ const pullProgressTimeout = time.Minute
 
 // Images returns the local images that have a name.
 func (r *Runtime) Images(ctx context.Context) ([]container.Image, error) {
-	var images []container.Image
-	err := r.do(ctx, "list images", func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "list images", func(ctx context.Context, cli *client.Client) (images []container.Image, err error) {
 		list, err := cli.ImageList(ctx, image.ListOptions{})
 		for _, i := range list {
 			one := container.Image{ID: i.ID, Tags: named(i.RepoTags), Digests: named(i.RepoDigests), SizeBytes: i.Size}
@@ -38,12 +37,8 @@ func (r *Runtime) Images(ctx context.Context) ([]container.Image, error) {
 				images = append(images, one)
 			}
 		}
-		return err
+		return images, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return images, nil
 }
 
 // named drops what engines before 25 give in place of no name: "<none>:<none>".
@@ -53,19 +48,14 @@ func named(names []string) []string {
 
 // Image returns the local image for ref.
 func (r *Runtime) Image(ctx context.Context, ref string) (container.Image, error) {
-	var found container.Image
-	err := r.do(ctx, "image "+ref, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "image "+ref, func(ctx context.Context, cli *client.Client) (container.Image, error) {
 		i, err := cli.ImageInspect(ctx, ref)
-		found = container.Image{ID: i.ID, Tags: i.RepoTags, Digests: i.RepoDigests, SizeBytes: i.Size}
+		found := container.Image{ID: i.ID, Tags: i.RepoTags, Digests: i.RepoDigests, SizeBytes: i.Size}
 		if i.Config != nil {
 			found.User = i.Config.User
 		}
-		return err
+		return found, err
 	})
-	if err != nil {
-		return container.Image{}, err
-	}
-	return found, nil
 }
 
 // Pull fetches ref. The error carries the engine's message, which for most

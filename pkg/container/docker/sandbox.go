@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,35 +29,27 @@ const SandboxRepository = "orch-sandbox"
 // (pause.go), which the pod's containers join. What was created is removed again
 // when it cannot start.
 func (r *Runtime) CreateSandbox(ctx context.Context, s container.Sandbox) (container.Container, error) {
-	var made container.Container
-	err := r.do(ctx, "create sandbox "+s.Name, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "create sandbox "+s.Name, func(ctx context.Context, cli *client.Client) (made container.Container, err error) {
 		config, host, err := sandboxConfig(s)
 		if err != nil {
-			return err
+			return made, err
 		}
 		id, err := r.createSandbox(ctx, cli, config, host, s.Name)
 		if err != nil {
-			return err
+			return made, err
 		}
-		if err = cli.ContainerStart(ctx, id, dockercontainer.StartOptions{}); err == nil {
-			var inspected dockercontainer.InspectResponse
-			if inspected, err = cli.ContainerInspect(ctx, id); err == nil {
-				made = fromInspect(inspected)
-				if s.Bare {
-					err = r.awaitBare(ctx, made)
-				}
-			}
-			if err == nil {
-				return nil
-			}
+		err = cli.ContainerStart(ctx, id, dockercontainer.StartOptions{})
+		if err == nil {
+			made, err = inspect(ctx, cli, id)
 		}
-		// Also when ctx has ended: the caller never learns the id.
-		return errors.Join(err, r.Remove(context.WithoutCancel(ctx), id))
+		if err == nil && s.Bare {
+			err = r.awaitBare(ctx, made)
+		}
+		if err != nil { // also when ctx has ended: the caller never learns the id
+			err = errors.Join(err, r.Remove(context.WithoutCancel(ctx), id))
+		}
+		return made, err
 	})
-	if err != nil {
-		return container.Container{}, err
-	}
-	return made, nil
 }
 
 // createSandbox creates a container of the sandbox image, and makes that where it
@@ -190,10 +183,7 @@ func sandboxConfig(s container.Sandbox) (*dockercontainer.Config, *dockercontain
 func ports(list []container.Port) (nat.PortSet, nat.PortMap, error) {
 	exposed, bound := nat.PortSet{}, nat.PortMap{}
 	for _, p := range list {
-		protocol := strings.ToLower(p.Protocol)
-		if protocol == "" {
-			protocol = "tcp"
-		}
+		protocol := strings.ToLower(cmp.Or(p.Protocol, "TCP"))
 		port, err := nat.NewPort(protocol, strconv.Itoa(int(p.ContainerPort)))
 		if err != nil {
 			return nil, nil, fmt.Errorf("port %d/%s: %w", p.ContainerPort, p.Protocol, err)

@@ -15,34 +15,28 @@ import (
 // List returns all containers that carry all the labels, with as much as the
 // engine tells about many at once (see container.Runtime).
 func (r *Runtime) List(ctx context.Context, labels map[string]string) ([]container.Container, error) {
-	var list []container.Container
-	err := r.do(ctx, "list containers", func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "list containers", func(ctx context.Context, cli *client.Client) (list []container.Container, err error) {
 		summaries, err := cli.ContainerList(ctx, dockercontainer.ListOptions{All: true, Filters: labelFilter(labels)})
 		for _, s := range summaries {
 			list = append(list, fromSummary(s))
 		}
-		return err
+		return list, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return list, nil
 }
 
 // Inspect returns one container, or container.ErrNotFound.
 func (r *Runtime) Inspect(ctx context.Context, id string) (container.Container, error) {
-	var found container.Container
-	err := r.do(ctx, "inspect container "+id, func(ctx context.Context, cli *client.Client) error {
-		inspected, err := cli.ContainerInspect(ctx, id)
-		if err == nil {
-			found = fromInspect(inspected)
-		}
-		return err
+	return ask(ctx, r, "inspect container "+id, func(ctx context.Context, cli *client.Client) (container.Container, error) {
+		return inspect(ctx, cli, id)
 	})
+}
+
+func inspect(ctx context.Context, cli *client.Client, id string) (container.Container, error) {
+	inspected, err := cli.ContainerInspect(ctx, id)
 	if err != nil {
 		return container.Container{}, err
 	}
-	return found, nil
+	return fromInspect(inspected), nil
 }
 
 // labelFilter asks for what carries all the labels.

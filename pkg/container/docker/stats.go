@@ -22,50 +22,43 @@ func (r *Runtime) Stats(ctx context.Context, c container.Container) (container.S
 	if s, err := r.cgroupStats(c.ID, c.PID); err == nil {
 		return s, nil
 	}
-	var s container.Stats
-	err := r.do(ctx, "stats of container "+c.ID, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "stats of container "+c.ID, func(ctx context.Context, cli *client.Client) (s container.Stats, err error) {
 		answer, err := cli.ContainerStatsOneShot(ctx, c.ID)
 		if err != nil {
-			return err
+			return s, err
 		}
 		defer answer.Body.Close()
 		var told dockercontainer.StatsResponse
 		if err := json.NewDecoder(answer.Body).Decode(&told); err != nil {
-			return fmt.Errorf("decode the engine's answer: %w", err)
+			return s, fmt.Errorf("decode the engine's answer: %w", err)
 		}
 		if told.Read.Year() <= 1 { // how the engine says that it has nothing to tell
-			return container.ErrNotRunning
+			return s, container.ErrNotRunning
 		}
 		inactive, ok := told.MemoryStats.Stats["total_inactive_file"] // cgroup v1
 		if !ok {
 			inactive = told.MemoryStats.Stats["inactive_file"]
 		}
-		s = container.Stats{
+		return container.Stats{
 			At: told.Read, CPU: time.Duration(told.CPUStats.CPUUsage.TotalUsage),
 			MemoryBytes: max(0, int64(told.MemoryStats.Usage)-int64(inactive)), PIDs: int64(told.PidsStats.Current),
-		}
-		return nil
+		}, nil
 	})
-	if err != nil {
-		return container.Stats{}, err
-	}
-	return s, nil
 }
 
 // DiskUsage asks the engine to count what the container has written beside its
 // image, and adds its log where that can be seen.
 func (r *Runtime) DiskUsage(ctx context.Context, id string) (int64, error) {
-	var bytes int64
-	err := r.do(ctx, "disk usage of container "+id, func(ctx context.Context, cli *client.Client) error {
+	return ask(ctx, r, "disk usage of container "+id, func(ctx context.Context, cli *client.Client) (bytes int64, err error) {
 		inspected, _, err := cli.ContainerInspectWithRaw(ctx, id, true)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if inspected.SizeRw != nil {
 			bytes = *inspected.SizeRw
 		}
 		if inspected.LogPath == "" {
-			return nil
+			return bytes, nil
 		}
 		logs, _ := filepath.Glob(inspected.LogPath + "*") // the turned ones too
 		for _, log := range logs {
@@ -73,12 +66,8 @@ func (r *Runtime) DiskUsage(ctx context.Context, id string) (int64, error) {
 				bytes += info.Size()
 			}
 		}
-		return nil
+		return bytes, nil
 	})
-	if err != nil {
-		return 0, err
-	}
-	return bytes, nil
 }
 
 // Machine looks at this machine, if the engine's data is on it: a remote engine,
@@ -91,10 +80,10 @@ func (r *Runtime) Machine(ctx context.Context) (container.Machine, error) {
 	}
 	root := r.root.Load()
 	if root == nil {
-		err := r.do(ctx, "engine info", func(ctx context.Context, cli *client.Client) error {
+		var err error
+		root, err = ask(ctx, r, "engine info", func(ctx context.Context, cli *client.Client) (*string, error) {
 			i, err := cli.Info(ctx)
-			root = &i.DockerRootDir
-			return err
+			return &i.DockerRootDir, err
 		})
 		if err != nil {
 			return m, err

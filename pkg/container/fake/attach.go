@@ -2,7 +2,6 @@ package fake
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"orch/pkg/container"
@@ -12,15 +11,9 @@ import (
 // it, until the container ends. The end of o.Stdin leaves the program's open.
 func (e *Engine) Attach(ctx context.Context, id string, o container.ExecOptions) (int, error) {
 	op := "attach to container " + id
-	if err := e.enter(ctx, "Attach", id); err != nil {
+	p, err := e.enterRunning(ctx, "Attach", op, id)
+	if err != nil {
 		return 0, err
-	}
-	p, err := e.processOf(op, id)
-	switch {
-	case err != nil:
-		return 0, err
-	case p == nil:
-		return 0, fmt.Errorf("%s: %w", op, container.ErrNotRunning)
 	}
 	e.mu.Lock()
 	c := e.containers[id]

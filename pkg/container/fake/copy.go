@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"orch/pkg/api"
 	"orch/pkg/container"
 )
 
@@ -126,10 +127,7 @@ func (e *Engine) CopyFrom(ctx context.Context, id, name string, archive io.Write
 	if !ok {
 		return fmt.Errorf("%s: %w", op, container.ErrNoFile)
 	}
-	if known == nil {
-		known = files{}
-	}
-	known[name] = root
+	api.Put(&known, name, root)
 	out := tar.NewWriter(archive)
 	for _, at := range slices.Sorted(maps.Keys(known)) {
 		if at != name && !strings.HasPrefix(at, strings.TrimSuffix(name, "/")+"/") {

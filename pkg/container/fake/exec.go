@@ -26,15 +26,10 @@ import (
 // from signals that it does not handle when they come from inside.
 func (e *Engine) Exec(ctx context.Context, id string, o container.ExecOptions) (int, error) {
 	op := "exec in container " + id
-	if err := e.enter(ctx, "Exec", id); err != nil {
-		return 0, err
-	}
-	running, err := e.processOf(op, id)
+	running, err := e.enterRunning(ctx, "Exec", op, id)
 	switch {
 	case err != nil:
 		return 0, err
-	case running == nil:
-		return 0, fmt.Errorf("%s: %w", op, container.ErrNotRunning)
 	case len(o.Command) == 0:
 		return 0, fmt.Errorf("%s: no command", op)
 	}

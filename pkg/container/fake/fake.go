@@ -12,6 +12,7 @@
 package fake
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -26,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"orch/pkg/api"
 	"orch/pkg/container"
 )
 
@@ -136,15 +138,9 @@ func New(o Options) *Engine {
 		_, _ = rand.Read(x[:]) // never fails
 		o.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, x[0], 0, 0}), 16)
 	}
-	if o.MilliCPU == 0 {
-		o.MilliCPU = 4000
-	}
-	if o.MemoryBytes == 0 {
-		o.MemoryBytes = 8 << 30
-	}
-	if o.DiskBytes == 0 {
-		o.DiskBytes = 100 << 30
-	}
+	o.MilliCPU = cmp.Or(o.MilliCPU, 4000)
+	o.MemoryBytes = cmp.Or(o.MemoryBytes, 8<<30)
+	o.DiskBytes = cmp.Or(o.DiskBytes, 100<<30)
 	o.Programs = maps.Clone(o.Programs)
 	return &Engine{
 		options:    o,
@@ -369,15 +365,9 @@ func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error
 // Kill sends one signal; after SIGKILL it returns when the container has ended.
 func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 	op := "kill container " + id
-	if err := e.enter(ctx, "Kill", id); err != nil {
+	p, err := e.enterRunning(ctx, "Kill", op, id)
+	if err != nil {
 		return err
-	}
-	p, err := e.processOf(op, id)
-	switch {
-	case err != nil:
-		return err
-	case p == nil:
-		return fmt.Errorf("%s: %w", op, container.ErrNotRunning)
 	}
 	if signal = signalName(signal); signal != "SIGKILL" {
 		p.signal(signal)
@@ -441,6 +431,18 @@ func (e *Engine) processOf(op, id string) (*process, error) {
 		return nil, nil
 	}
 	return c.process, nil
+}
+
+// enterRunning is enter for what needs the process of a container.
+func (e *Engine) enterRunning(ctx context.Context, call, op, id string) (*process, error) {
+	if err := e.enter(ctx, call, id); err != nil {
+		return nil, err
+	}
+	p, err := e.processOf(op, id)
+	if err == nil && p == nil {
+		err = fmt.Errorf("%s: %w", op, container.ErrNotRunning)
+	}
+	return p, err
 }
 
 // Remove removes the container, by force when it runs.
@@ -515,7 +517,7 @@ func (e *Engine) Peek(labels map[string]string) []container.Container {
 	defer e.mu.Unlock()
 	var list []container.Container
 	for _, c := range e.containers {
-		if c.carries(labels) {
+		if api.HasAll(c.Labels, labels) {
 			// No more than a real engine tells about many at once.
 			s := c.snapshot()
 			list = append(list, container.Container{
@@ -531,16 +533,6 @@ func (e *Engine) Peek(labels map[string]string) []container.Container {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return list
-}
-
-// carries tells whether the container has all the labels.
-func (c *fakeContainer) carries(labels map[string]string) bool {
-	for name, value := range labels {
-		if has, ok := c.Labels[name]; !ok || has != value {
-			return false
-		}
-	}
-	return true
 }
 
 // snapshot copies what a caller may see. The caller holds Engine.mu.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"orch/pkg/api"
 	"orch/pkg/container"
 )
 
@@ -39,10 +40,7 @@ func Hang(ops ...string) Hook {
 func (e *Engine) SetProgram(image string, p Program) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.options.Programs == nil {
-		e.options.Programs = map[string]Program{}
-	}
-	e.options.Programs[image] = p
+	api.Put(&e.options.Programs, image, p)
 }
 
 // AddImage makes images local, as if they had been built on the machine.

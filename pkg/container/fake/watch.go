@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"orch/pkg/api"
 	"orch/pkg/container"
 )
 
@@ -20,7 +21,7 @@ type watcher struct {
 // emit tells the watchers. The caller holds e.mu.
 func (e *Engine) emit(c *fakeContainer, action string) {
 	for w := range e.watchers {
-		if !c.carries(w.labels) {
+		if !api.HasAll(c.Labels, w.labels) {
 			continue
 		}
 		w.queue = append(w.queue, container.Event{
