@@ -19,6 +19,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,9 +148,7 @@ func New(o Options) (*Agent, error) {
 	case !filepath.IsAbs(o.DataDir):
 		return nil, fmt.Errorf("agent: the data folder %q is no absolute path", o.DataDir)
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	log := o.Logger.With("node", o.NodeName)
 	pods := client.For[*v1.Pod](o.Client)
 	a := &Agent{

@@ -289,7 +289,7 @@ func (n *node) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m := current.GetMetadata(); !contains(m.GetLabels(), n.labels()) || !contains(m.GetAnnotations(), n.annotations()) {
+	if m := current.GetMetadata(); !api.HasAll(m.GetLabels(), n.labels()) || !api.HasAll(m.GetAnnotations(), n.annotations()) {
 		current = api.Clone(current)
 		current.Metadata.Labels = with(current.Metadata.Labels, n.labels())
 		current.Metadata.Annotations = with(current.Metadata.Annotations, n.annotations())
@@ -299,9 +299,7 @@ func (n *node) report(ctx context.Context) error {
 		}
 	}
 	changed := api.Clone(current)
-	if changed.Status == nil {
-		changed.Status = &v1.NodeStatus{}
-	}
+	changed.Status = cmp.Or(changed.Status, &v1.NodeStatus{})
 	now := time.Now()
 	reason, message := n.fill(changed.Status, n.clock.Now())
 	n.mu.Lock()
@@ -532,15 +530,6 @@ func with(all, more map[string]string) map[string]string {
 	}
 	maps.Copy(all, more)
 	return all
-}
-
-func contains(labels, wanted map[string]string) bool {
-	for name, value := range wanted {
-		if labels[name] != value {
-			return false
-		}
-	}
-	return true
 }
 
 // idOf reads an id that the machine keeps in a file; "" where it does not.

@@ -161,10 +161,7 @@ func (r *reporter) write() {
 		}
 		pod.Status = wanted.status
 		if wanted.ledger != "" {
-			if pod.Metadata.Annotations == nil {
-				pod.Metadata.Annotations = map[string]string{}
-			}
-			pod.Metadata.Annotations[api.AnnotationTerminations] = wanted.ledger
+			api.Put(&pod.Metadata.Annotations, api.AnnotationTerminations, wanted.ledger)
 		}
 		answer, err := r.pods.UpdateStatus(cause, pod)
 		conflict := errors.Is(err, api.ErrConflict)
@@ -205,10 +202,8 @@ func (r *reporter) write() {
 
 // sleep waits, or returns when ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -158,9 +159,7 @@ func (a *Agent) find(namespace, pod, name string) (*v1.Pod, *v1.Container, error
 		return nil, nil, api.NotFound(a.mirror.Kind(), pod)
 	}
 	containers := p.GetSpec().GetContainers()
-	if name == "" {
-		name = p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer]
-	}
+	name = cmp.Or(name, p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer])
 	if name == "" && len(containers) == 1 {
 		return p, containers[0], nil
 	}

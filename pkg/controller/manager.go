@@ -9,6 +9,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -67,9 +68,7 @@ func Run(ctx context.Context, c *client.Client, o Options) error {
 	if o.EventTTL <= 0 {
 		o.EventTTL = time.Hour
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range assemble(c, o) {
 		group.Go(func() error { return run(ctx) })

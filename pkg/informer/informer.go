@@ -11,6 +11,7 @@
 package informer
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -75,9 +76,7 @@ type index[T api.Object] struct {
 // New returns a mirror of what r and o select. It is empty until Run.
 func New[T api.Object](r client.Resource[T], o Options) *Informer[T] {
 	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	return &Informer[T]{
 		resource: r,
 		options:  o,

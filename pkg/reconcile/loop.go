@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,7 +27,7 @@ type Loop struct {
 	ctx     context.Context
 	running bool // between the mirrors' sync and the end of Run
 	workers int
-	wg      sync.WaitGroup // workers and waits; added to only while running
+	wg      sync.WaitGroup // workers, waits and the recorder
 	ready   []api.Key
 	keys    map[api.Key]*state // those with anything to remember
 	runs    int64
@@ -55,10 +56,7 @@ func New(name string, f Func, o Options) *Loop {
 	if o.MaxBackoff <= 0 {
 		o.MaxBackoff = 30 * time.Second
 	}
-	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return &Loop{name: name, f: f, options: o, log: log.With("loop", name), keys: map[api.Key]*state{}}
 }
 
@@ -91,6 +89,10 @@ func (l *Loop) enqueue(key api.Key, trigger int64) {
 
 // Run works until ctx ends and returns nil when all its goroutines have.
 func (l *Loop) Run(ctx context.Context) error {
+	defer l.wg.Wait()
+	if says := l.options.Recorder; says != nil {
+		l.wg.Go(func() { _ = says.Run(ctx) })
+	}
 	for _, m := range l.options.Mirrors {
 		select {
 		case <-m.Synced():
@@ -113,7 +115,6 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 	}
 	l.mu.Unlock()
-	l.wg.Wait()
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"orch/pkg/api"
+	"orch/pkg/client"
 )
 
 // Func makes the world as it should be for one key.
@@ -54,6 +55,8 @@ type Options struct {
 	// with each further one up to MaxBackoff; defaults 5 ms (Kubernetes') and
 	// 30 s (Kubernetes has 1000 s, too long to watch).
 	MinBackoff, MaxBackoff time.Duration
+	// Recorder runs beside the loop; default none.
+	Recorder *client.Recorder
 	// Logger is told of errors; default none.
 	Logger *slog.Logger
 }

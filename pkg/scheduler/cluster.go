@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -78,12 +79,8 @@ func demandOf(p *v1.Pod) demand {
 		tolerations: p.GetSpec().GetTolerations(),
 	}
 	d.scored = d.requests
-	if d.scored.MilliCPU == 0 {
-		d.scored.MilliCPU = unstatedMilliCPU
-	}
-	if d.scored.Memory == 0 {
-		d.scored.Memory = unstatedMemory
-	}
+	d.scored.MilliCPU = cmp.Or(d.scored.MilliCPU, unstatedMilliCPU)
+	d.scored.Memory = cmp.Or(d.scored.Memory, unstatedMemory)
 	if ref := api.ControllerOf(p); ref != nil {
 		d.owner = ref.GetUid()
 	}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -44,10 +45,7 @@ func Explain(before *v1.Pod, after *v1.PodStatus, ledger string) (reason, messag
 
 func explainContainer(was, is *v1.ContainerStatus, known api.Terminations, limit string) (reason, message string, fact bool) {
 	name := is.GetName()
-	end := is.GetState().GetTerminated()
-	if end == nil {
-		end = is.GetLastState().GetTerminated()
-	}
+	end := cmp.Or(is.GetState().GetTerminated(), is.GetLastState().GetTerminated())
 	ended := ""
 	if end != nil && end.GetContainerId() != was.GetState().GetTerminated().GetContainerId() &&
 		end.GetContainerId() != was.GetLastState().GetTerminated().GetContainerId() {

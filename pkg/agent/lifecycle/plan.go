@@ -463,10 +463,7 @@ func (p *planner) begin(c *v1.Container, d decision, sandbox *Container, alive b
 	}
 	if d.at.After(p.Now) {
 		p.wake(d.at)
-		if p.Waiting == nil {
-			p.Waiting = map[string]int{}
-		}
-		p.Waiting[name] = d.current.Attempt
+		api.Put(&p.Waiting, name, d.current.Attempt)
 		return
 	}
 	if f, ok := p.Memory.Failures[name]; ok && f.Retry.After(p.Now) {
@@ -515,10 +512,7 @@ func (p *planner) begin(c *v1.Container, d decision, sandbox *Container, alive b
 func (p *planner) configure(c *v1.Container, a *Action) (ok bool) {
 	var err error
 	if a.Env, a.Mounts, err = p.configuration(c); err != nil && !errors.Is(err, errUnknown) {
-		if p.Misconfigured == nil {
-			p.Misconfigured = map[string]string{}
-		}
-		p.Misconfigured[c.GetName()] = err.Error()
+		api.Put(&p.Misconfigured, c.GetName(), err.Error())
 	}
 	return err == nil
 }

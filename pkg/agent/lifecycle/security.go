@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,10 +52,7 @@ func isolate(s *container.Sandbox, spec *v1.PodSpec) {
 		}
 	}
 	for _, c := range spec.GetSecurityContext().GetSysctls() {
-		if s.Sysctls == nil {
-			s.Sysctls = map[string]string{}
-		}
-		s.Sysctls[strings.ReplaceAll(c.GetName(), "/", ".")] = c.GetValue()
+		api.Put(&s.Sysctls, strings.ReplaceAll(c.GetName(), "/", "."), c.GetValue())
 	}
 }
 
@@ -67,10 +65,7 @@ func confine(config *container.Config, spec *v1.PodSpec, c *v1.SecurityContext) 
 	case spec.GetShareProcessNamespace():
 		config.PID = container.PIDSandbox
 	}
-	profile := c.GetSeccompProfile()
-	if profile == nil {
-		profile = spec.GetSecurityContext().GetSeccompProfile()
-	}
+	profile := cmp.Or(c.GetSeccompProfile(), spec.GetSecurityContext().GetSeccompProfile())
 	config.Security = container.Security{
 		Groups:         spec.GetSecurityContext().GetSupplementalGroups(),
 		CapAdd:         c.GetCapabilities().GetAdd(),

@@ -73,10 +73,7 @@ func SandboxConfig(o Owner, pod *v1.Pod, a Action) container.Sandbox {
 
 // hostname is the pod's name, cut to what Linux takes as a host name.
 func hostname(pod *v1.Pod) string {
-	h := pod.GetSpec().GetHostname()
-	if h == "" {
-		h = pod.GetMetadata().GetName()
-	}
+	h := cmp.Or(pod.GetSpec().GetHostname(), pod.GetMetadata().GetName())
 	if len(h) > 63 {
 		h = strings.TrimRight(h[:63], "-.")
 	}
@@ -138,10 +135,7 @@ const (
 // resources follows the kubelet: shares from the request, quota from the limit.
 func resources(r *v1.ResourceRequirements) container.Resources {
 	limits := api.ResourcesOf(r.GetLimits())
-	request := api.ResourcesOf(r.GetRequests()).MilliCPU
-	if request == 0 {
-		request = limits.MilliCPU
-	}
+	request := cmp.Or(api.ResourcesOf(r.GetRequests()).MilliCPU, limits.MilliCPU)
 	out := container.Resources{
 		CPUShares:   min(max(request*1024/1000, minShares), maxShares),
 		MemoryBytes: limits.Memory,

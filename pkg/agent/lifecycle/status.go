@@ -280,12 +280,7 @@ func (w writer) terminated(c Container) *v1.ContainerStateTerminated {
 	default:
 		t.Reason = ReasonError
 	}
-	if t.Message == "" {
-		t.Message = w.Memory.Messages[c.ID]
-	}
-	if t.Message == "" {
-		t.Message = w.Memory.Unhealthy[c.ID].Message
-	}
+	t.Message = cmp.Or(t.Message, w.Memory.Messages[c.ID], w.Memory.Unhealthy[c.ID].Message)
 	for _, s := range w.old { // an earlier agent may have known why; not so who knew not even the code
 		for _, was := range []*v1.ContainerStateTerminated{s.GetState().GetTerminated(), s.GetLastState().GetTerminated()} {
 			if t.Message == "" && was.GetContainerId() == t.ContainerId && was.GetReason() != ReasonStatusUnknown {

@@ -216,10 +216,7 @@ func (p *planner) mountVolumes() (ready bool) {
 		switch {
 		case v.Err == errUnknown: //nolint:errorlint // it is never wrapped
 		case v.Err != nil:
-			if p.Unmountable == nil {
-				p.Unmountable = map[string]string{}
-			}
-			p.Unmountable[v.Name] = v.Err.Error()
+			api.Put(&p.Unmountable, v.Name, v.Err.Error())
 		case made != v.Fingerprint():
 			stale = append(stale, v.Volume)
 		}

@@ -256,10 +256,8 @@ func (o *Observer) look(id string) {
 
 // sleep waits, or returns when ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }

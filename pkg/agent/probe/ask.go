@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -195,9 +196,7 @@ func (a *Asker) grpc(ctx context.Context, t Target, g *v1.GRPCAction, timeout ti
 // address is where to ask: a host, or else the pod, and a port, or else the
 // container's port of that name.
 func address(t Target, host string, port *v1.IntOrString) (string, error) {
-	if host == "" {
-		host = t.IP
-	}
+	host = cmp.Or(host, t.IP)
 	number := port.GetInt()
 	if name := port.GetStr(); name != "" {
 		for _, p := range t.Spec.GetPorts() {

@@ -15,6 +15,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/client"
 	"orch/pkg/informer"
+	"orch/pkg/reconcile"
 	v1 "orch/proto/v1"
 )
 
@@ -46,6 +47,35 @@ func Of[T api.Object](mirror *informer.Informer[T], uid string) []T {
 func Candidates[T api.Object](mirror *informer.Informer[T], owner api.Object) []T {
 	m := owner.GetMetadata()
 	return append(Of(mirror, m.GetUid()), mirror.ByIndex(index, orphans(m.GetNamespace()))...)
+}
+
+// Wake asks for the work on an owner when it changes, and when an object does that
+// it controls, or did before, or that nobody does and it would like to.
+func Wake[O, T api.Object](loop *reconcile.Loop, owners *informer.Informer[O], objects *informer.Informer[T], selector func(O) *v1.LabelSelector) {
+	owners.OnChange(func(c informer.Change[O]) {
+		if c.New.GetMetadata() != nil {
+			loop.Enqueue(api.KeyOf(c.New), c.Revision)
+		}
+	})
+	objects.OnChange(func(c informer.Change[T]) {
+		for _, o := range []T{c.Old, c.New} {
+			if ref := api.ControllerOf(o); ref != nil && ref.GetKind() == owners.Kind().Name {
+				loop.Enqueue(api.Key{Namespace: o.GetMetadata().GetNamespace(), Name: ref.GetName()}, c.Revision)
+			}
+		}
+		m := c.New.GetMetadata()
+		if m == nil || api.ControllerOf(c.New) != nil {
+			return
+		}
+		for _, owner := range owners.List() {
+			if owner.GetMetadata().GetNamespace() != m.GetNamespace() {
+				continue
+			}
+			if s, err := api.SelectorOf(selector(owner)); err == nil && s.Matches(m.GetLabels()) {
+				loop.Enqueue(api.KeyOf(owner), c.Revision)
+			}
+		}
+	})
 }
 
 // Plan says what is whose.
@@ -123,10 +153,8 @@ func release[T api.Object](ctx context.Context, objects client.Resource[T], owne
 	o = api.Clone(o)
 	m := o.GetMetadata()
 	m.OwnerReferences = slices.DeleteFunc(m.OwnerReferences, func(r *v1.OwnerReference) bool { return r.GetUid() == me.GetUid() })
-	if _, err := objects.Update(ctx, o); err != nil && !errors.Is(err, api.ErrNotFound) {
-		return err
-	}
-	return nil
+	_, err := objects.Update(ctx, o)
+	return api.IgnoreNotFound(err)
 }
 
 // alive returns an error unless the server knows the owner by its uid, not

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -48,47 +47,16 @@ type Controller struct {
 func New(c *client.Client, deployments *informer.Informer[*v1.Deployment], sets *informer.Informer[*v1.ReplicaSet], pods *informer.Informer[*v1.Pod], log *slog.Logger) *Controller {
 	c = c.As(Name)
 	r := &Controller{c: c, deployments: deployments, sets: sets, pods: pods, says: client.NewRecorder(c, Name, ""), now: time.Now}
-	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{deployments, sets, pods}, Logger: log})
+	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{deployments, sets, pods}, Recorder: r.says, Logger: log})
 	claim.AddIndex(sets)
 	claim.AddIndex(pods)
-	deployments.OnChange(func(c informer.Change[*v1.Deployment]) {
-		if c.New != nil {
-			r.loop.Enqueue(api.KeyOf(c.New), c.Revision)
-		}
-	})
-	sets.OnChange(r.onSet)
+	claim.Wake(r.loop, deployments, sets, func(d *v1.Deployment) *v1.LabelSelector { return d.GetSpec().GetSelector() })
 	pods.OnChange(r.onPod)
 	return r
 }
 
 // Run works until ctx ends and returns nil.
-func (r *Controller) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.says.Run(ctx) })
-	defer wg.Wait()
-	return r.loop.Run(ctx)
-}
-
-// onSet wakes the deployments that a set concerns: those that control it before
-// or after, and where nobody does, those that would like to.
-func (r *Controller) onSet(c informer.Change[*v1.ReplicaSet]) {
-	for _, set := range []*v1.ReplicaSet{c.Old, c.New} {
-		if ref := api.ControllerOf(set); ref != nil && ref.GetKind() == "Deployment" {
-			r.loop.Enqueue(api.Key{Namespace: set.GetMetadata().GetNamespace(), Name: ref.GetName()}, c.Revision)
-		}
-	}
-	if c.New == nil || api.ControllerOf(c.New) != nil {
-		return
-	}
-	for _, d := range r.deployments.List() {
-		if d.GetMetadata().GetNamespace() != c.New.GetMetadata().GetNamespace() {
-			continue
-		}
-		if s, err := api.SelectorOf(d.GetSpec().GetSelector()); err == nil && s.Matches(c.New.GetMetadata().GetLabels()) {
-			r.loop.Enqueue(api.KeyOf(d), c.Revision)
-		}
-	}
-}
+func (r *Controller) Run(ctx context.Context) error { return r.loop.Run(ctx) }
 
 // onPod wakes a deployment of the strategy Recreate when a pod has ended: it may
 // wait for that. All else that pods do shows in their set's status.
@@ -185,9 +153,7 @@ func (r *Controller) carryOut(ctx context.Context, d *v1.Deployment, w Write) er
 		_, err = sets.Update(ctx, w.Set)
 	case Delete:
 		_, err = sets.Delete(ctx, m.GetNamespace(), m.GetName(), client.DeleteOptions{UID: m.GetUid(), ResourceVersion: m.GetResourceVersion()})
-		if errors.Is(err, api.ErrNotFound) {
-			err = nil
-		}
+		err = api.IgnoreNotFound(err)
 	}
 	if err != nil {
 		return fmt.Errorf("%s ReplicaSet %s: %w", w.Verb, m.GetName(), err)
@@ -204,10 +170,7 @@ func (r *Controller) carryOut(ctx context.Context, d *v1.Deployment, w Write) er
 func (r *Controller) createFailed(ctx context.Context, d *v1.Deployment, set *v1.ReplicaSet, failure error) error {
 	m := set.GetMetadata()
 	failure = fmt.Errorf("create ReplicaSet %s: %w", m.GetName(), failure)
-	status := &v1.DeploymentStatus{}
-	if d.GetStatus() != nil {
-		status = proto.CloneOf(d.GetStatus())
-	}
+	status := api.CloneOrNew(d.GetStatus())
 	switch {
 	case errors.Is(failure, api.ErrAlreadyExists):
 		there, err := client.For[*v1.ReplicaSet](r.c).Get(ctx, m.GetNamespace(), m.GetName())
@@ -242,7 +205,7 @@ func (r *Controller) writeRevision(ctx context.Context, d *v1.Deployment, revisi
 	}
 	ctx = client.WithCause(ctx, "RevisionSynced", "its template is that of revision %s", revision)
 	d = api.Clone(d)
-	d.Metadata.Annotations = with(d.Metadata.Annotations, api.AnnotationRevision, revision)
+	api.Put(&d.Metadata.Annotations, api.AnnotationRevision, revision)
 	return client.For[*v1.Deployment](r.c).Update(ctx, d)
 }
 
@@ -256,8 +219,5 @@ func (r *Controller) writeStatus(ctx context.Context, d *v1.Deployment, status *
 	d = api.Clone(d)
 	d.Status = status
 	_, err := client.For[*v1.Deployment](r.c).UpdateStatus(ctx, d)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	return err
+	return api.IgnoreNotFound(err)
 }

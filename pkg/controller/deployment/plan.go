@@ -107,10 +107,7 @@ type planner struct {
 }
 
 func newPlanner(s State) *planner {
-	p := &planner{d: s.Deployment, pods: s.Pods, now: s.Now, status: &v1.DeploymentStatus{}, sizes: map[*v1.ReplicaSet]int32{}}
-	if s.Deployment.GetStatus() != nil {
-		p.status = proto.CloneOf(s.Deployment.GetStatus())
-	}
+	p := &planner{d: s.Deployment, pods: s.Pods, now: s.Now, status: api.CloneOrNew(s.Deployment.GetStatus()), sizes: map[*v1.ReplicaSet]int32{}}
 	for _, set := range s.Sets {
 		set = api.Clone(set)
 		p.old = append(p.old, set)
@@ -191,7 +188,7 @@ func (p *planner) syncNewSet(create bool) {
 		if was > 0 {
 			addHistory(set, was)
 		}
-		setAnnotation(set, api.AnnotationRevision, strconv.FormatInt(revision, 10))
+		api.Put(&set.Metadata.Annotations, api.AnnotationRevision, strconv.FormatInt(revision, 10))
 		changed = true
 	}
 	if set.Spec.MinReadySeconds != p.d.GetSpec().GetMinReadySeconds() {
@@ -211,13 +208,11 @@ func (p *planner) syncNewSet(create bool) {
 func (p *planner) createSet(revision int64) {
 	spec, m := p.d.GetSpec(), p.d.GetMetadata()
 	template := proto.CloneOf(spec.GetTemplate())
-	if template.Metadata == nil {
-		template.Metadata = &v1.ObjectMeta{}
-	}
+	template.Metadata = cmp.Or(template.Metadata, &v1.ObjectMeta{})
 	hash := api.TemplateHash(template, p.status.GetCollisionCount())
-	template.Metadata.Labels = with(template.Metadata.Labels, api.LabelPodTemplateHash, hash)
+	api.Put(&template.Metadata.Labels, api.LabelPodTemplateHash, hash)
 	selector := proto.CloneOf(spec.GetSelector())
-	selector.MatchLabels = with(selector.GetMatchLabels(), api.LabelPodTemplateHash, hash)
+	api.Put(&selector.MatchLabels, api.LabelPodTemplateHash, hash)
 
 	set := &v1.ReplicaSet{
 		Metadata: &v1.ObjectMeta{
@@ -237,7 +232,7 @@ func (p *planner) createSet(revision int64) {
 	n := p.newSetSize()
 	set.Spec.Replicas = &n
 	copyAnnotations(p.d, set)
-	setAnnotation(set, api.AnnotationRevision, strconv.FormatInt(revision, 10))
+	api.Put(&set.Metadata.Annotations, api.AnnotationRevision, strconv.FormatInt(revision, 10))
 	p.annotateSizes(set)
 
 	event := ""
@@ -281,10 +276,7 @@ func sameTemplate(a, b *v1.PodTemplateSpec) bool {
 }
 
 func withoutHash(m *v1.ObjectMeta) *v1.ObjectMeta {
-	if m == nil {
-		return &v1.ObjectMeta{}
-	}
-	m = proto.CloneOf(m)
+	m = api.CloneOrNew(m)
 	delete(m.Labels, api.LabelPodTemplateHash)
 	return m
 }
@@ -331,7 +323,7 @@ func addHistory(set *v1.ReplicaSet, revision int64) {
 	for len(strings.Join(earlier, ",")) > maxHistory {
 		earlier = earlier[1:]
 	}
-	setAnnotation(set, api.AnnotationRevisionHistory, strings.Join(earlier, ","))
+	api.Put(&set.Metadata.Annotations, api.AnnotationRevisionHistory, strings.Join(earlier, ","))
 }
 
 // notCopied are the annotations that mean something for the one object only.
@@ -346,24 +338,11 @@ func copyAnnotations(d *v1.Deployment, set *v1.ReplicaSet) bool {
 	changed := false
 	for k, v := range d.GetMetadata().GetAnnotations() {
 		if !slices.Contains(notCopied, k) && set.GetMetadata().GetAnnotations()[k] != v {
-			setAnnotation(set, k, v)
+			api.Put(&set.Metadata.Annotations, k, v)
 			changed = true
 		}
 	}
 	return changed
-}
-
-func setAnnotation(set *v1.ReplicaSet, key, value string) {
-	set.Metadata.Annotations = with(set.Metadata.Annotations, key, value)
-}
-
-// with returns the map with one more entry, made where there was none.
-func with(m map[string]string, key, value string) map[string]string {
-	if m == nil {
-		m = map[string]string{}
-	}
-	m[key] = value
-	return m
 }
 
 // hasDeadline says whether progress is watched at all; the largest int32 means

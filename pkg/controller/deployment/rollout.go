@@ -2,6 +2,7 @@ package deployment
 
 import (
 	"fmt"
+	"slices"
 
 	"orch/pkg/api"
 	v1 "orch/proto/v1"
@@ -90,13 +91,8 @@ func (p *planner) recreate() {
 // podsOfOthers says whether a pod of another set than this may still run: one
 // that is being deleted does, one that has ended does not.
 func (p *planner) podsOfOthers(this *v1.ReplicaSet) bool {
-	for _, pod := range p.pods {
-		if api.IsPodTerminal(pod) {
-			continue
-		}
-		if ref := api.ControllerOf(pod); ref != nil && ref.GetUid() != this.GetMetadata().GetUid() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.pods, func(pod *v1.Pod) bool {
+		ref := api.ControllerOf(pod)
+		return !api.IsPodTerminal(pod) && ref != nil && ref.GetUid() != this.GetMetadata().GetUid()
+	})
 }

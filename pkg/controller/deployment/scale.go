@@ -75,7 +75,7 @@ func (p *planner) annotateSizes(set *v1.ReplicaSet) bool {
 	changed := false
 	for key, n := range map[string]int32{api.AnnotationDesiredReplicas: p.wanted(), api.AnnotationMaxReplicas: p.mostPods()} {
 		if v := strconv.Itoa(int(n)); set.GetMetadata().GetAnnotations()[key] != v {
-			setAnnotation(set, key, v)
+			api.Put(&set.Metadata.Annotations, key, v)
 			changed = true
 		}
 	}

@@ -2,7 +2,6 @@ package deployment
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,10 +36,6 @@ func (p *planner) touchCondition(typ, status, reason, message string) {
 	api.SetCondition(&p.status.Conditions, &v1.Condition{
 		Type: typ, Status: status, Reason: reason, Message: message, LastUpdateTime: timestamppb.New(p.now),
 	}, p.now)
-}
-
-func (p *planner) removeCondition(typ string) {
-	p.status.Conditions = slices.DeleteFunc(p.status.Conditions, func(c *v1.Condition) bool { return c.GetType() == typ })
 }
 
 // notePause says in the condition Progressing that the deployment is paused or
@@ -80,14 +75,14 @@ func (p *planner) countStatus() {
 func (p *planner) rolloutStatus() {
 	p.countStatus()
 	if !p.hasDeadline() {
-		p.removeCondition(api.DeploymentProgressing)
+		api.RemoveCondition(&p.status.Conditions, api.DeploymentProgressing)
 	} else {
 		p.judgeProgress()
 	}
 	if failure := p.failure(); failure != nil {
 		p.setCondition(api.DeploymentReplicaFailure, failure.GetStatus(), failure.GetReason(), failure.GetMessage())
 	} else {
-		p.removeCondition(api.DeploymentReplicaFailure)
+		api.RemoveCondition(&p.status.Conditions, api.DeploymentReplicaFailure)
 	}
 }
 

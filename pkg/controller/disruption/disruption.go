@@ -12,7 +12,6 @@ package disruption
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"orch/pkg/api"
@@ -45,7 +44,7 @@ func New(c *client.Client, budgets *informer.Informer[*v1.PodDisruptionBudget], 
 	deployments *informer.Informer[*v1.Deployment], sets *informer.Informer[*v1.ReplicaSet], log *slog.Logger,
 ) *Controller {
 	r := &Controller{c: c.As(Name), budgets: budgets, pods: pods, deployments: deployments, sets: sets, says: client.NewRecorder(c.As(Name), Name, "")}
-	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{budgets, pods, deployments, sets}, Logger: log})
+	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{budgets, pods, deployments, sets}, Recorder: r.says, Logger: log})
 	budgets.AddIndex(byNamespace, func(b *v1.PodDisruptionBudget) []string { return []string{b.GetMetadata().GetNamespace()} })
 	pods.AddIndex(byNamespace, func(p *v1.Pod) []string { return []string{p.GetMetadata().GetNamespace()} })
 	budgets.OnChange(func(c informer.Change[*v1.PodDisruptionBudget]) {
@@ -86,12 +85,7 @@ func (r *Controller) enqueue(revision int64, concerned func(api.Selector) bool, 
 }
 
 // Run works until ctx ends and returns nil.
-func (r *Controller) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.says.Run(ctx) })
-	defer wg.Wait()
-	return r.loop.Run(ctx)
-}
+func (r *Controller) Run(ctx context.Context) error { return r.loop.Run(ctx) }
 
 func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Result, error) {
 	b, ok := r.budgets.Get(key)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/pkg/api"
 	v1 "orch/proto/v1"
@@ -45,10 +44,7 @@ type Plan struct {
 
 // MakePlan counts what is well, and what must be.
 func MakePlan(s State) (plan Plan) {
-	status := &v1.PodDisruptionBudgetStatus{}
-	if s.Budget.GetStatus() != nil {
-		status = proto.CloneOf(s.Budget.GetStatus())
-	}
+	status := api.CloneOrNew(s.Budget.GetStatus())
 	status.ObservedGeneration = s.Budget.GetMetadata().GetGeneration()
 	plan.After = disrupted(s, status)
 	status.CurrentHealthy = 0
@@ -90,10 +86,7 @@ func disrupted(s State, status *v1.PodDisruptionBudgetStatus) (after time.Durati
 		if left <= 0 {
 			continue
 		}
-		if status.DisruptedPods == nil {
-			status.DisruptedPods = map[string]*timestamppb.Timestamp{}
-		}
-		status.DisruptedPods[name] = at
+		api.Put(&status.DisruptedPods, name, at)
 		if after == 0 || left < after {
 			after = left
 		}

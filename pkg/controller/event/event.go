@@ -8,7 +8,6 @@ package event
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -72,8 +71,5 @@ func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Resu
 	ctx = client.WithCause(ctx, "EventExpired", "it last happened more than %v ago", r.ttl)
 	m := e.GetMetadata()
 	_, err := client.For[*v1.Event](r.c).Delete(ctx, m.GetNamespace(), m.GetName(), client.DeleteOptions{UID: m.GetUid(), ResourceVersion: m.GetResourceVersion()})
-	if errors.Is(err, api.ErrNotFound) {
-		return reconcile.Result{}, nil
-	}
-	return reconcile.Result{}, err
+	return reconcile.Result{}, api.IgnoreNotFound(err)
 }

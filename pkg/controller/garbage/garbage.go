@@ -255,19 +255,12 @@ func (g *Controller) carryOut(ctx context.Context, o api.Object, p Plan) error {
 		_, err := client.ForKind(g.c, api.KindOf(o)).Delete(ctx, m.GetNamespace(), m.GetName(), client.DeleteOptions{
 			UID: m.GetUid(), ResourceVersion: m.GetResourceVersion(), PropagationPolicy: p.Policy,
 		})
-		return unlessGone(err)
+		return api.IgnoreNotFound(err)
 	}
 	return nil
 }
 
 func (g *Controller) update(ctx context.Context, o api.Object) error {
 	_, err := client.ForKind(g.c, api.KindOf(o)).Update(ctx, o)
-	return unlessGone(err)
-}
-
-func unlessGone(err error) error {
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	return err
+	return api.IgnoreNotFound(err)
 }

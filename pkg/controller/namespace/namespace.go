@@ -8,6 +8,7 @@
 package namespace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,10 +58,7 @@ type Plan struct {
 // MakePlan says what keeps a namespace that is being deleted, and what is still
 // to be asked to go.
 func MakePlan(s State) Plan {
-	p := Plan{Status: &v1.NamespaceStatus{}}
-	if s.Namespace.GetStatus() != nil {
-		p.Status = proto.CloneOf(s.Namespace.GetStatus())
-	}
+	p := Plan{Status: api.CloneOrNew(s.Namespace.GetStatus())}
 	kinds, finalizers := map[string]int{}, map[string]int{}
 	for _, o := range s.Content {
 		m := o.GetMetadata()
@@ -203,15 +201,10 @@ func (n *Controller) delete(ctx context.Context, objects []api.Object) error {
 func (n *Controller) finalize(ctx context.Context, ns *v1.Namespace) error {
 	ctx = client.WithCause(ctx, "NamespaceEmpty", "nothing is left in the namespace")
 	ns = api.Clone(ns)
-	if ns.Spec == nil {
-		ns.Spec = &v1.NamespaceSpec{}
-	}
+	ns.Spec = cmp.Or(ns.Spec, &v1.NamespaceSpec{})
 	ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f string) bool { return f == api.FinalizerKubernetes })
 	_, err := client.For[*v1.Namespace](n.c).Update(ctx, ns)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	return err
+	return api.IgnoreNotFound(err)
 }
 
 // writeStatus writes the status where it differs.
@@ -223,8 +216,5 @@ func (n *Controller) writeStatus(ctx context.Context, ns *v1.Namespace, status *
 	ns = api.Clone(ns)
 	ns.Status = status
 	_, err := client.For[*v1.Namespace](n.c).UpdateStatus(ctx, ns)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	return err
+	return api.IgnoreNotFound(err)
 }

@@ -287,13 +287,10 @@ func (r *Controller) evict(ctx context.Context, node string, e Eviction) error {
 	if err == nil {
 		_, err = resource.Delete(ctx, m.GetNamespace(), m.GetName(), client.DeleteOptions{UID: m.GetUid()})
 	}
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
 	if err == nil {
 		r.says.Event(ctx, e.Pod, api.EventNormal, "TaintManagerEviction", "Marking for deletion Pod %s/%s", m.GetNamespace(), m.GetName())
 	}
-	return err
+	return api.IgnoreNotFound(err)
 }
 
 // taint writes the taints that follow from the node's conditions, and returns

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -127,10 +128,7 @@ func (p *Plan) leave(s State) {
 	if !slices.EqualFunc(s.Node.GetSpec().GetTaints(), taints, func(a, b *v1.Taint) bool {
 		return api.SameTaint(a, b) && proto.Equal(a.GetTimeAdded(), b.GetTimeAdded())
 	}) {
-		p.Spec = &v1.NodeSpec{}
-		if s.Node.GetSpec() != nil {
-			p.Spec = proto.CloneOf(s.Node.GetSpec())
-		}
+		p.Spec = api.CloneOrNew(s.Node.GetSpec())
 		p.Spec.Taints = taints
 	}
 	for _, pod := range s.Pods {
@@ -219,10 +217,7 @@ func isSilent(n *v1.Node) bool {
 // silent is the status of a node whose agent does not speak: of its conditions
 // nothing is known. It is nil where the status says so already.
 func silent(s State) *v1.NodeStatus {
-	status := &v1.NodeStatus{}
-	if s.Node.GetStatus() != nil {
-		status = proto.CloneOf(s.Node.GetStatus())
-	}
+	status := api.CloneOrNew(s.Node.GetStatus())
 	changed := false
 	for _, typ := range []string{api.NodeReady, api.NodeMemoryPressure, api.NodeDiskPressure, api.NodePIDPressure} {
 		c := api.GetCondition(status.GetConditions(), typ)
@@ -273,9 +268,7 @@ func failed(p *v1.Pod, now time.Time) *v1.Pod {
 // disrupted is a pod that ends through no fault of its own.
 func disrupted(p *v1.Pod, reason, message string, now time.Time) *v1.Pod {
 	p = api.Clone(p)
-	if p.Status == nil {
-		p.Status = &v1.PodStatus{}
-	}
+	p.Status = cmp.Or(p.Status, &v1.PodStatus{})
 	api.SetCondition(&p.Status.Conditions, &v1.Condition{
 		Type: api.DisruptionTarget, Status: api.ConditionTrue, Reason: reason, Message: message,
 	}, now)

@@ -75,7 +75,7 @@ func status(s State, active []*v1.Pod) *v1.ReplicaSetStatus {
 		st.Conditions = append(st.Conditions, proto.CloneOf(c))
 	}
 	for _, p := range active {
-		if hasAll(p.GetMetadata().GetLabels(), spec.GetTemplate().GetMetadata().GetLabels()) {
+		if api.HasAll(p.GetMetadata().GetLabels(), spec.GetTemplate().GetMetadata().GetLabels()) {
 			st.FullyLabeledReplicas++
 		}
 		if api.IsPodReady(p) {
@@ -86,15 +86,6 @@ func status(s State, active []*v1.Pod) *v1.ReplicaSetStatus {
 		}
 	}
 	return st
-}
-
-func hasAll(labels, wanted map[string]string) bool {
-	for k, v := range wanted {
-		if got, ok := labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
 }
 
 // nextAvailable is the time until the first ready pod has been ready for

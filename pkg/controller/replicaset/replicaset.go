@@ -45,46 +45,15 @@ type Controller struct {
 func New(c *client.Client, sets *informer.Informer[*v1.ReplicaSet], pods *informer.Informer[*v1.Pod], log *slog.Logger) *Controller {
 	c = c.As(Name)
 	r := &Controller{c: c, sets: sets, pods: pods, says: client.NewRecorder(c, Name, ""), now: time.Now}
-	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{sets, pods}, Logger: log})
+	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{Mirrors: []reconcile.Mirror{sets, pods}, Recorder: r.says, Logger: log})
 	claim.AddIndex(sets)
 	claim.AddIndex(pods)
-	sets.OnChange(func(c informer.Change[*v1.ReplicaSet]) {
-		if c.New != nil {
-			r.loop.Enqueue(api.KeyOf(c.New), c.Revision)
-		}
-	})
-	pods.OnChange(r.onPod)
+	claim.Wake(r.loop, sets, pods, func(s *v1.ReplicaSet) *v1.LabelSelector { return s.GetSpec().GetSelector() })
 	return r
 }
 
 // Run works until ctx ends and returns nil.
-func (r *Controller) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.says.Run(ctx) })
-	defer wg.Wait()
-	return r.loop.Run(ctx)
-}
-
-// onPod wakes the sets that a pod concerns: those that control it before or
-// after, and where nobody does, those that would like to.
-func (r *Controller) onPod(c informer.Change[*v1.Pod]) {
-	for _, p := range []*v1.Pod{c.Old, c.New} {
-		if ref := api.ControllerOf(p); ref != nil && ref.GetKind() == "ReplicaSet" {
-			r.loop.Enqueue(api.Key{Namespace: p.GetMetadata().GetNamespace(), Name: ref.GetName()}, c.Revision)
-		}
-	}
-	if c.New == nil || api.ControllerOf(c.New) != nil {
-		return
-	}
-	for _, set := range r.sets.List() {
-		if set.GetMetadata().GetNamespace() != c.New.GetMetadata().GetNamespace() {
-			continue
-		}
-		if s, err := api.SelectorOf(set.GetSpec().GetSelector()); err == nil && s.Matches(c.New.GetMetadata().GetLabels()) {
-			r.loop.Enqueue(api.KeyOf(set), c.Revision)
-		}
-	}
-}
+func (r *Controller) Run(ctx context.Context) error { return r.loop.Run(ctx) }
 
 func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Result, error) {
 	set, ok := r.sets.Get(key)
@@ -195,7 +164,7 @@ func (r *Controller) writeStatus(ctx context.Context, set *v1.ReplicaSet, plan P
 			}, now)
 		}
 	case failure == nil:
-		status.Conditions = without(status.Conditions, api.ReplicaSetReplicaFailure)
+		api.RemoveCondition(&status.Conditions, api.ReplicaSetReplicaFailure)
 	}
 	if proto.Equal(status, set.GetStatus()) {
 		return nil
@@ -206,20 +175,7 @@ func (r *Controller) writeStatus(ctx context.Context, set *v1.ReplicaSet, plan P
 	set = api.Clone(set)
 	set.Status = status
 	_, err := client.For[*v1.ReplicaSet](r.c).UpdateStatus(ctx, set)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
-func without(conditions []*v1.Condition, typ string) []*v1.Condition {
-	var rest []*v1.Condition
-	for _, c := range conditions {
-		if c.GetType() != typ {
-			rest = append(rest, c)
-		}
-	}
-	return rest
+	return api.IgnoreNotFound(err)
 }
 
 // slowStart calls f n times, in batches of 1, 2, 4, …, each at once, and stops

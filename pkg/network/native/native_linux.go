@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"orch/pkg/api"
 	"orch/pkg/container"
 	"orch/pkg/network"
 )
@@ -235,10 +236,7 @@ func (n *Network) Reserve(s *container.Sandbox) error {
 	}
 	n.places[s.Name] = &place{ip: ip, ports: s.Ports, held: held}
 
-	if s.Labels == nil {
-		s.Labels = map[string]string{}
-	}
-	s.Labels[network.LabelIP] = ip.String()
+	api.Put(&s.Labels, network.LabelIP, ip.String())
 	if ports != "" {
 		s.Labels[labelPorts] = ports
 	}

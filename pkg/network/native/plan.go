@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -120,10 +121,7 @@ func rules(n names, subnet netip.Prefix, peers []network.Peer, ports []published
 	}
 	line("-A %s -s %s ! -o %s -j MASQUERADE", n.leaving, subnet, n.bridge)
 	for _, p := range ports {
-		protocol := strings.ToLower(p.Protocol)
-		if protocol == "" {
-			protocol = "tcp"
-		}
+		protocol := cmp.Or(strings.ToLower(p.Protocol), "tcp")
 		to := ""
 		if ip, err := netip.ParseAddr(p.HostIP); err == nil && !ip.IsUnspecified() {
 			to = "-d " + ip.String() + " "
