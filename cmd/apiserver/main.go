@@ -14,7 +14,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,19 +21,14 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"os/signal"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"orch/pkg/api"
-	"orch/pkg/chaos/crash"
 	"orch/pkg/controller"
 	"orch/pkg/controller/nodeipam"
+	"orch/pkg/daemon"
 	"orch/pkg/identity"
 	"orch/pkg/store/boltstore"
 )
@@ -42,15 +36,7 @@ import (
 // version is set by the build.
 var version = "dev"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	crash.Wait(ctx)
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "apiserver:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(daemon.Main("apiserver", run)) }
 
 // options are the flags.
 type options struct {
@@ -75,17 +61,9 @@ type options struct {
 	logger          *slog.Logger
 }
 
-// errDone says that the flags asked for nothing but a text.
-var errDone = errors.New("done")
-
 func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	var o options
-	var level slog.Level
-	f := pflag.NewFlagSet("apiserver", pflag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprintf(stderr, "Usage of apiserver:\n%s\nCommands, with --data-dir: %s\n", f.FlagUsages(), strings.Join(slices.Sorted(maps.Keys(commands)), ", "))
-	}
+	f := daemon.NewFlags("apiserver", strings.Join(slices.Sorted(maps.Keys(commands)), ", "), stderr)
 	f.StringVar(&o.dataDir, "data-dir", "", "folder for the store; made if it is not there (required)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7480", "address of the API; the one chosen for port 0 is in the file `address` of the data folder")
 	f.StringVar(&o.metricsListen, "metrics-listen", "127.0.0.1:0", "address of /metrics, /healthz and /debug/pprof, for client certificates of the group system:masters or system:monitoring; written to the file metrics-address; empty for none")
@@ -103,21 +81,11 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	f.StringVar(&o.profile, "membership-profile", "lan", "how fast the members notice a death: local, lan or wan; none: no gossip, --node-monitor-grace-period decides")
 	f.DurationVar(&o.eventTTL, "event-ttl", time.Hour, "how long events are kept")
 	clusterCIDR := f.String("cluster-cidr", "", "what each node gets a subnet of for its pods, for agents with --network native: 10.244.0.0/16; empty: none")
-	f.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	format := f.String("log-format", "text", "text or json")
-	show := f.Bool("version", false, "print the version and end")
-	if err := f.Parse(args); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			return o, errDone
-		}
+	var err error
+	if o.logger, err = daemon.Parse(f, version, args, stdout); err != nil {
 		return o, err
 	}
 	switch {
-	case *show:
-		fmt.Fprintf(stdout, "apiserver %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		return o, errDone
-	case f.NArg() > 0:
-		return o, fmt.Errorf("unknown argument %q: see --help", f.Arg(0))
 	case o.dataDir == "":
 		return o, errors.New("--data-dir is required: the folder that the store is kept in")
 	case o.notReady < 0 || o.unreachable < 0:
@@ -131,19 +99,9 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, err
 	}
 	if *clusterCIDR != "" {
-		var err error
 		if o.clusterCIDR, err = nodeipam.ParseClusterCIDR(*clusterCIDR); err != nil {
 			return o, fmt.Errorf("--cluster-cidr %w", err)
 		}
-	}
-	h := &slog.HandlerOptions{Level: level}
-	switch *format {
-	case "text":
-		o.logger = slog.New(slog.NewTextHandler(stderr, h))
-	case "json":
-		o.logger = slog.New(slog.NewJSONHandler(stderr, h))
-	default:
-		return o, fmt.Errorf("--log-format %q: want text or json", *format)
 	}
 	return o, nil
 }

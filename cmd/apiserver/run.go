@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
@@ -21,6 +20,7 @@ import (
 	"orch/pkg/apiserver"
 	"orch/pkg/client"
 	"orch/pkg/controller/node"
+	"orch/pkg/daemon"
 	"orch/pkg/identity"
 	"orch/pkg/store"
 	"orch/pkg/store/boltstore"
@@ -43,13 +43,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	o, err := parse(args, stdout, stderr)
-	if errors.Is(err, errDone) {
+	if errors.Is(err, daemon.ErrDone) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := daemon.NewRegistry()
 
 	s, err := openStore(ctx, o, registry)
 	if err != nil {
@@ -162,7 +161,7 @@ func serve(ctx context.Context, o options, server *apiserver.Server, g *gossip, 
 		}
 		defer os.Remove(filepath.Join(o.dataDir, metricsAddressFile))
 		m = tls.NewListener(m, identity.ServeMetricsTLS(server.Self(), authority.Certificate(), server.Believe))
-		group.Go(func() error { return serveMetrics(serving, m, registry) })
+		group.Go(func() error { return daemon.ServeMetrics(serving, m, registry) })
 	}
 	o.logger.Info("serving", "address", l.Addr().String(), "data-dir", o.dataDir, "version", version)
 	group.Go(func() error {

@@ -11,24 +11,18 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
-
-	"github.com/spf13/pflag"
 
 	"orch/pkg/agent/eviction"
 	"orch/pkg/api"
-	"orch/pkg/chaos/crash"
+	"orch/pkg/daemon"
 	"orch/pkg/identity"
 	"orch/pkg/membership"
 	"orch/pkg/network/native"
@@ -37,15 +31,7 @@ import (
 // version is set by the build.
 var version = "dev"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	crash.Wait(ctx)
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "nodeagent:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(daemon.Main("nodeagent", run)) }
 
 // options are the flags.
 type options struct {
@@ -71,18 +57,10 @@ type options struct {
 	logger        *slog.Logger
 }
 
-// errDone says that the flags asked for nothing but a text.
-var errDone = errors.New("done")
-
 func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	var o options
-	var level slog.Level
 	host, _ := os.Hostname() // the flag is there where the machine has no name
-	f := pflag.NewFlagSet("nodeagent", pflag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprintf(stderr, "Usage of nodeagent:\n%s\nCommands, with --data-dir: reset\n", f.FlagUsages())
-	}
+	f := daemon.NewFlags("nodeagent", "reset", stderr)
 	f.StringVar(&o.dataDir, "data-dir", "", "folder for the node's key and certificate and the volumes of its pods, which the engine has to see under the same path; made if it is not there (required)")
 	f.StringVar(&o.server, "server", "127.0.0.1:7480", "address of the API server")
 	f.StringVar(&o.join, "join", "", "address of the API server, to join its cluster first, with --token, where this machine has not yet")
@@ -105,21 +83,11 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	evictionHard := f.String("eviction-hard", eviction.Default, "when pods have to go, so that something is left; empty or 0% for never")
 	f.DurationVar(&o.transition, "eviction-pressure-transition-period", 5*time.Minute, "how long the node says at least that it is under pressure")
 	f.Int64Var(&o.podMaxPIDs, "pod-max-pids", -1, "the most processes and threads of a container; -1 is the engine's default")
-	f.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	format := f.String("log-format", "text", "text or json")
-	show := f.Bool("version", false, "print the version and end")
-	if err := f.Parse(args); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			return o, errDone
-		}
+	var err error
+	if o.logger, err = daemon.Parse(f, version, args, stdout); err != nil {
 		return o, err
 	}
 	switch {
-	case *show:
-		fmt.Fprintf(stdout, "nodeagent %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		return o, errDone
-	case f.NArg() > 0:
-		return o, fmt.Errorf("unknown argument %q: see --help", f.Arg(0))
 	case o.nodeName == "":
 		return o, errors.New("--node-name is required: the machine has no host name to take instead")
 	case o.dataDir == "":
@@ -167,18 +135,8 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 			return o, fmt.Errorf("--%s %w", flag, err)
 		}
 	}
-	var err error
 	if o.thresholds, err = eviction.Parse(*evictionHard); err != nil {
 		return o, fmt.Errorf("--eviction-hard: %w", err)
-	}
-	h := &slog.HandlerOptions{Level: level}
-	switch *format {
-	case "text":
-		o.logger = slog.New(slog.NewTextHandler(stderr, h))
-	case "json":
-		o.logger = slog.New(slog.NewJSONHandler(stderr, h))
-	default:
-		return o, fmt.Errorf("--log-format %q: want text or json", *format)
 	}
 	return o, nil
 }

@@ -9,15 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -30,6 +26,7 @@ import (
 	"orch/pkg/container"
 	"orch/pkg/container/docker"
 	"orch/pkg/container/fake"
+	"orch/pkg/daemon"
 	"orch/pkg/identity"
 	"orch/pkg/membership"
 	v1 "orch/proto/v1"
@@ -45,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return reset(ctx, args[1:], stdout, stderr)
 	}
 	o, err := parse(args, stdout, stderr)
-	if errors.Is(err, errDone) {
+	if errors.Is(err, daemon.ErrDone) {
 		return nil
 	} else if err != nil {
 		return err
@@ -109,8 +106,7 @@ func serve(ctx context.Context, o options, c *client.Client, engine container.Ru
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := daemon.NewRegistry()
 	engine, pods, err := o.openNetwork(m.cluster, engine)
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -187,16 +183,5 @@ func serveMetrics(ctx context.Context, o options, m *member, r *prometheus.Regis
 	}
 	l = tls.NewListener(l, identity.ServeMetricsTLS(m.pair, m.authority, func(*x509.Certificate) error { return nil }))
 	o.logger.Info("serving metrics", "address", l.Addr().String())
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{Registry: r}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return daemon.ServeMetrics(ctx, l, r)
 }

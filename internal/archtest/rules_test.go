@@ -23,7 +23,7 @@ var layers = [][]string{
 	3: {"pkg/apiserver/...", "pkg/client/..."},
 	4: {"pkg/informer", "pkg/reconcile", "pkg/membership", "pkg/container/...", "pkg/why", "pkg/invariant", "pkg/chaos/*"},
 	5: {"pkg/chaos/report", "pkg/controller/*", "pkg/scheduler/...", "pkg/agent/...", "pkg/network/..."},
-	6: {"pkg/cli/...", "pkg/controller"},
+	6: {"pkg/cli/...", "pkg/controller", "pkg/daemon"},
 	7: {"cmd/*"},
 }
 

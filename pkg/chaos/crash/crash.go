@@ -9,7 +9,7 @@
 // The one invariant: nothing of the old program runs once Now has begun to replace
 // it, not even a deferred function.
 //
-// Read next: the mains of cmd, which begin with Wait.
+// Read next: daemon.Main, which begins with Wait.
 package crash
 
 import (
