@@ -19,12 +19,8 @@ import (
 )
 
 func newChaos(f *factory) *cobra.Command {
-	c := &cobra.Command{
-		Use: "chaos", Short: "Break things on purpose, within bounds, and heal them",
-		Example: "  orchctl chaos kill -l app=web --every 10s --for 1m\n  orchctl chaos cut -l app=web --peer app=db --for 30s\n  orchctl chaos run -f experiment.yaml\n  orchctl chaos stop NAME",
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newChaosRun(f), newChaosList(f), newChaosStop(f), newChaosReport(f))
+	c := group("chaos", "Break things on purpose, within bounds, and heal them", newChaosRun(f), newChaosList(f), newChaosStop(f), newChaosReport(f))
+	c.Example = "  orchctl chaos kill -l app=web --every 10s --for 1m\n  orchctl chaos cut -l app=web --peer app=db --for 30s\n  orchctl chaos run -f experiment.yaml\n  orchctl chaos stop NAME"
 	for _, o := range []struct{ use, fault, short string }{
 		{"kill", api.FaultKillContainer, "Kill containers of pods with a signal"},
 		{"kill-pod", api.FaultKillPod, "Delete pods"},

@@ -20,16 +20,15 @@ import (
 )
 
 func newControllers(f *factory) *cobra.Command {
-	c := &cobra.Command{
-		Use: "controllers", Aliases: []string{"controller"}, Short: "Pause controllers, see what they would do, and let them do it step by step",
-		Long: "Pause the parts of the control plane, one by one. A paused controller goes on to\n" +
-			"watch and to plan, but nothing that it would write is written: 'plan' shows it,\n" +
-			"'step' carries out one write, and 'resume' lets it go. Nothing is lost meanwhile,\n" +
-			"and nothing stale is written: what is held is always today's plan.",
-		Example: "  orchctl controllers list\n  orchctl controllers pause replicaset\n" +
-			"  orchctl controllers plan replicaset\n  orchctl controllers step replicaset\n  orchctl controllers resume --all",
-	}
-	c.AddCommand(newControllersList(f), newControllersPlan(f), newPause(f, true), newStep(f), newPause(f, false))
+	c := group("controllers", "Pause controllers, see what they would do, and let them do it step by step",
+		newControllersList(f), newControllersPlan(f), newPause(f, true), newStep(f), newPause(f, false))
+	c.Aliases = []string{"controller"}
+	c.Long = "Pause the parts of the control plane, one by one. A paused controller goes on to\n" +
+		"watch and to plan, but nothing that it would write is written: 'plan' shows it,\n" +
+		"'step' carries out one write, and 'resume' lets it go. Nothing is lost meanwhile,\n" +
+		"and nothing stale is written: what is held is always today's plan."
+	c.Example = "  orchctl controllers list\n  orchctl controllers pause replicaset\n" +
+		"  orchctl controllers plan replicaset\n  orchctl controllers step replicaset\n  orchctl controllers resume --all"
 	return c
 }
 

@@ -150,6 +150,8 @@ func TestPausingTellsWhatIsWrongInALine(t *testing.T) {
 		{"controllers pause --all replicaset", "name one or more controllers, or give --all"},
 		{"controllers pause replicaset pods", unknown},
 		{"controllers resume", "name one or more controllers, or give --all"},
+		{"controllers pods", `unknown command "pods" for "orchctl controllers"`},
+		{"up --paused replicaset", "--paused=NAME,NAME"},
 		{"controllers step", "name one controller, such as replicaset"},
 		{"controllers step replicaset node", "name one controller, such as replicaset"},
 		{"controllers step pods", unknown},

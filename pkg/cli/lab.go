@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +20,9 @@ import (
 )
 
 func newLab(f *factory) *cobra.Command {
-	c := &cobra.Command{
-		Use: "lab", Short: "List the lessons of docs/labs, and grade one",
-		Long: "The lessons of docs/labs. Each asks for things to do; 'lab check' looks in the log\n" +
-			"whether they were done and what followed.",
-	}
-	c.AddCommand(newLabList(f), newLabCheck(f))
+	c := group("lab", "List the lessons of docs/labs, and grade one", newLabList(f), newLabCheck(f))
+	c.Long = "The lessons of docs/labs. Each asks for things to do; 'lab check' looks in the log\n" +
+		"whether they were done and what followed."
 	return c
 }
 
@@ -59,12 +57,11 @@ func newLabCheck(f *factory) *cobra.Command {
 		Long: "Look in the log whether everything of a lesson was done, in one namespace, and\n" +
 			"show which revision says so. The exit code is 1 where something is missing.",
 		Example: "  orchctl lab check 2\n  orchctl lab check 2 --since 30m    # what was done before does not count\n  orchctl -n alice lab check 2",
-		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			lessons := lab.Lessons()
-			i := slices.IndexFunc(lessons, func(l lab.Lesson) bool { return strconv.Itoa(l.Number) == args[0] })
+			i := slices.IndexFunc(lessons, func(l lab.Lesson) bool { return len(args) == 1 && strconv.Itoa(l.Number) == args[0] })
 			if i < 0 {
-				return fmt.Errorf("there is no lab %q; 'orchctl lab list' names those that there are", args[0])
+				return fmt.Errorf("there is no lab %q: give one number; 'orchctl lab list' shows those that there are", strings.Join(args, " "))
 			}
 			lesson := lessons[i]
 			if output != "" && output != "json" {

@@ -18,7 +18,7 @@ import (
 )
 
 func newConfig(f *factory) *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Show and choose contexts", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := group("config", "Show and choose contexts")
 	// with loads the file, and saves it again where do returns true.
 	with := func(do func(cfg *config.Config, args []string) (bool, error)) func(*cobra.Command, []string) error {
 		return func(_ *cobra.Command, args []string) error {

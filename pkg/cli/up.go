@@ -24,8 +24,10 @@ func newUp(f *factory) *cobra.Command {
 			"the Docker engine. All state, contexts and logs are under $ORCH_HOME (default\n" +
 			"~/.orch). Doing it twice is harmless.",
 		Example: "  orchctl up\n  orchctl up --name lesson --nodes 5 --node-cpu 500m\n  orchctl up --runtime=fake    # simulated containers, no Docker needed\n  orchctl up --paused=replicaset,scheduler",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("'up' takes no %q: a value of --paused, if it was meant for one, comes after an equals sign: --paused=NAME,NAME", args[0])
+			}
 			if !c.Flags().Changed("nodes") {
 				o.Nodes = 0 // as many as there are
 			} else if o.Nodes < 1 || o.Nodes > 100 {

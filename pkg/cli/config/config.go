@@ -213,6 +213,9 @@ func (c *Config) Target(name, path string) (Target, error) {
 // Dial connects to the server of a context; "" is the current one. It is for
 // programs that work beside orchctl.
 func Dial(path, name string) (*client.Client, error) {
+	if path == "" {
+		return nil, fmt.Errorf("no file of contexts is named: 'orchctl create user NAME' writes one, for --kubeconfig")
+	}
 	c, err := Load(path)
 	if err != nil {
 		return nil, err

@@ -58,3 +58,9 @@ func TestABrokenFileIsNamed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAProgramThatIsGivenNoFileSaysWhatIsMissing(t *testing.T) {
+	if _, err := Dial("", ""); err == nil || !strings.Contains(err.Error(), "--kubeconfig") {
+		t.Error(err)
+	}
+}

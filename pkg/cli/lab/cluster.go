@@ -53,7 +53,7 @@ func scheduling(s *story) {
 			return nil
 		}
 		return placed
-	}), "orchctl cordon node-1, and then a scale to more pods")
+	}), "orchctl cordon node-1, and scale to more pods while it is closed")
 	homeless := func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(_ *v1.LogEntry, _, is *v1.Pod) bool {
 			return api.GetCondition(is.GetStatus().GetConditions(), api.PodScheduled).GetStatus() == api.ConditionFalse
@@ -74,7 +74,7 @@ func nodeDeath(s *story) {
 			return was != nil && is != nil && api.IsNodeReady(was) && !api.IsNodeReady(is) && e.GetCause().GetReason() == "NodeStatusUnknown"
 		})
 	}
-	s.mark("A node fell silent, and the cluster noticed", lost(nil), "kill an agent: kill -9 $(cut -d' ' -f1 $ORCH_HOME/clusters/lab/node-2.pid)")
+	s.mark("A node fell silent, and the cluster noticed", lost(nil), "kill an agent, with -9 so that it cannot say goodbye: kill -9 $(cut -d' ' -f1 ~/.orch/clusters/lab/node-2.pid)")
 	evicted := func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(e *v1.LogEntry, was, is *v1.Pod) bool {
 			return e.GetCause().GetReason() == "DeletionByTaintManager" && was != nil && !isEnding(was) && owner(was) != ""
@@ -130,7 +130,7 @@ func levels(s *story) {
 		}
 		return second
 	}
-	s.mark("You changed your mind before anybody had acted", chain(changed, skipped), "scale the Deployment three times while nobody hears of it")
+	s.mark("You changed your mind before anybody had acted", chain(changed, skipped), "scale the Deployment three times while nobody hears of it; too late? orchctl delete -f examples/labs/blind.yaml, and apply it again")
 	s.mark("What you wanted in between was never done, and what you wanted last was", chain(changed, func(first *v1.LogEntry) *v1.LogEntry {
 		last := skipped(first)
 		for next := last; next != nil; next = skipped(last) {

@@ -70,7 +70,7 @@ func (s *story) replacedByHand() *v1.LogEntry {
 func selfHealing(s *story) {
 	s.mark("A container ended, and was started again in the same pod", each(s, nil, func(_ *v1.LogEntry, was, is *v1.Pod) bool {
 		return was != nil && uid(was) == uid(is) && restarts(is) > restarts(was)
-	}), "orchctl exec NAME -- kill 1, where NAME is a pod; with Docker also: docker kill CONTAINER")
+	}), "orchctl exec NAME -- kill 1, where NAME is a pod; with Docker instead: docker kill CONTAINER")
 	backingOff := func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(_ *v1.LogEntry, _, is *v1.Pod) bool { return waitsFor(is, "CrashLoopBackOff") })
 	}
@@ -81,7 +81,7 @@ func selfHealing(s *story) {
 		return each(s, waits, func(_ *v1.LogEntry, _, is *v1.Pod) bool {
 			return uid(is) == uid(pod) && restarts(is) > restarts(pod) && api.IsPodReady(is)
 		})
-	}), "have patience: ten seconds after the second death, twenty after the third")
+	}), "have patience, and leave the pod alone: ten seconds after the second death, twenty after the third")
 	replaced := s.replacedByHand()
 	s.mark("In the end nothing is missing", func() *v1.LogEntry {
 		if replaced == nil {

@@ -121,6 +121,40 @@ func TestUpTwiceIsHarmlessAndMoreNodesAreAdded(t *testing.T) {
 	}
 }
 
+func TestUpMayBeginWithControllersPaused(t *testing.T) {
+	home := t.TempDir()
+	c := cluster(t, home, "held")
+	o := options(Fake, 2)
+	paused := func() string {
+		t.Helper()
+		r, err := dial(t, home, "held").Controllers().ListControllers(t.Context(), &v1.ListControllersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, one := range r.GetControllers() {
+			if one.GetPaused() {
+				names = append(names, one.GetName())
+			}
+		}
+		return strings.Join(names, ",")
+	}
+	o.Paused = []string{"node", "pods"}
+	if err := c.Up(t.Context(), o); err == nil || !strings.Contains(err.Error(), `--paused: controllers "pods" not found: there are deployment, replicaset, `) {
+		t.Errorf("a name that no controller has: %v", err)
+	}
+	o.Paused = []string{"all"}
+	c.mustUp(t, o) // nodes become ready all the same
+	all := paused()
+	if all != "deployment,replicaset,scheduler,node,disruption,garbage,namespace,event,nodeipam" {
+		t.Errorf("paused are: %s", all)
+	}
+	c.mustUp(t, options(Fake, 3))
+	if got := paused(); got != all {
+		t.Errorf("after an up that says nothing of it, paused are: %s", got)
+	}
+}
+
 func TestWhatDiedIsStartedAgainByUpWithItsObjects(t *testing.T) {
 	home := t.TempDir()
 	c := cluster(t, home, "crash")

@@ -96,7 +96,7 @@ func (e *Engine) statusOf(address, path string) int {
 
 // tell makes a container answer a path with a status, until it ends.
 func (e *Engine) tell(p *process, args []string) error {
-	if len(args) != 2 {
+	if len(args) != 2 || !strings.HasPrefix(args[0], "/") {
 		return errors.New("want a path and a status, such as /ready 503")
 	}
 	status, err := strconv.Atoi(args[1])

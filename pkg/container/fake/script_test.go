@@ -348,6 +348,9 @@ func TestAContainerAnswersAsItWasToldUntilItEnds(t *testing.T) {
 		if code := tell("/ready"); code != 1 {
 			t.Errorf("without a status: exit code %d, want 1", code)
 		}
+		if code := tell("ready", "200"); code != 1 { // which nobody will ever ask for
+			t.Errorf("no path: exit code %d, want 1", code)
+		}
 		if code := tell("/ready", "999"); code != 1 {
 			t.Errorf("status 999: exit code %d, want 1", code)
 		}
