@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,24 +103,31 @@ func (c *cluster) running(ctx context.Context, name string, n int) ([]*v1.Pod, t
 	if err := c.orchctl(ctx, deployment(name, n), "apply", "-f", "-"); err != nil {
 		return nil, 0, err
 	}
+	pods, err := readyPods(ctx, c.client, "app="+name, "", n)
+	return pods, time.Since(begin), err
+}
+
+// readyPods waits until n pods with these labels are ready that stay, none of them
+// on the node but.
+func readyPods(ctx context.Context, c *client.Client, labels, but string, n int) ([]*v1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
 	ready := map[string]*v1.Pod{}
-	for e, err := range client.For[*v1.Pod](c.client).Watch(ctx, client.WatchOptions{Namespace: api.NamespaceDefault, LabelSelector: "app=" + name}) {
+	for e, err := range client.For[*v1.Pod](c).Watch(ctx, client.WatchOptions{Namespace: api.NamespaceDefault, LabelSelector: labels}) {
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		if e.Object != nil && api.IsPodReady(e.Object) {
-			ready[e.Object.GetMetadata().GetName()] = e.Object
+		if p := e.Object; p != nil {
+			delete(ready, p.GetMetadata().GetUid())
+			if e.Type != v1.WatchEvent_TYPE_DELETED && api.IsPodReady(p) && api.IsPodActive(p) && p.GetSpec().GetNodeName() != but {
+				ready[p.GetMetadata().GetUid()] = p
+			}
 		}
-		if len(ready) == n {
-			break
+		if len(ready) == n && e.Type != v1.WatchEvent_TYPE_ADDED { // of the list all has to be known
+			return slices.Collect(maps.Values(ready)), nil
 		}
 	}
-	took := time.Since(begin)
-	var pods []*v1.Pod
-	for _, p := range ready {
-		pods = append(pods, p)
-	}
-	return pods, took, nil
+	return nil, fmt.Errorf("%d pods are not ready: %w", n, ctx.Err())
 }
 
 // remove deletes a deployment and waits until its pods are gone.

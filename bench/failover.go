@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"orch/pkg/api"
-	"orch/pkg/client"
 	"orch/pkg/controller"
-	v1 "orch/proto/v1"
 )
 
 // failoverRounds is how often an agent is killed; each needs a new one after it.
@@ -43,43 +41,18 @@ func (b *bench) failover(ctx context.Context) error {
 		if err := syscall.Kill(pids[node], syscall.SIGKILL); err != nil {
 			return fmt.Errorf("kill the agent of %s: %w", node, err)
 		}
-		if err := c.await(ctx, 6, node); err != nil {
+		if _, err := readyPods(ctx, c.client, "", node, 6); err != nil {
 			return err
 		}
 		took = append(took, time.Since(begin))
 		if err := c.orchctl(ctx, "", "up", "--name", clusterName); err != nil {
 			return err
 		}
-		if err := c.await(ctx, 6, ""); err != nil {
+		if _, err := readyPods(ctx, c.client, "", "", 6); err != nil {
 			return err
 		}
 	}
 	rule := controller.DefaultLeaseGrace + api.DefaultUnreachableSeconds*time.Second
 	b.under(fmt.Sprintf("failover: agent killed → its pods ready elsewhere (the rules alone: at most about %v)", rule+rulesSlack), "s", median(took).Seconds(), 5)
 	return nil
-}
-
-// await waits until n pods are ready that stay, none of them on the node but.
-func (c *cluster) await(ctx context.Context, n int, but string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	ready := map[string]bool{}
-	for e, err := range client.For[*v1.Pod](c.client).Watch(ctx, client.WatchOptions{}) {
-		if err != nil {
-			return err
-		}
-		if p := e.Object; p != nil {
-			ready[p.GetMetadata().GetUid()] = e.Type != v1.WatchEvent_TYPE_DELETED && api.IsPodReady(p) && api.IsPodActive(p) && p.GetSpec().GetNodeName() != but
-		}
-		count := 0
-		for _, is := range ready {
-			if is {
-				count++
-			}
-		}
-		if count == n && e.Type != v1.WatchEvent_TYPE_ADDED {
-			return nil
-		}
-	}
-	return fmt.Errorf("%d pods are not ready", n)
 }

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"orch/examples/webflix"
-	"orch/pkg/api"
 	"orch/pkg/client"
-	v1 "orch/proto/v1"
 	"orch/test/lab"
 )
 
@@ -27,14 +25,7 @@ func (b *bench) inLab(ctx context.Context, f func(context.Context, *lab.Lab, *cl
 		fmt.Fprintln(os.Stderr, "skipped:", err)
 		return nil
 	}
-	l, err := lab.New(ctx, lab.Options{Machines: 3, Bin: b.bin, Images: func(ctx context.Context, m *lab.Machine) error {
-		engine, err := m.Engine()
-		if err != nil {
-			return err
-		}
-		defer engine.Close()
-		return webflix.BuildImages(ctx, engine, io.Discard)
-	}})
+	l, err := lab.New(ctx, lab.Options{Machines: 3, Bin: b.bin, Images: buildImages})
 	if err != nil {
 		return err
 	}
@@ -53,12 +44,23 @@ func (b *bench) inLab(ctx context.Context, f func(context.Context, *lab.Lab, *cl
 	return f(ctx, l, c)
 }
 
+// buildImages gives a machine those of the example.
+func buildImages(ctx context.Context, m *lab.Machine) error {
+	engine, err := m.Engine()
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	return webflix.BuildImages(ctx, engine, io.Discard)
+}
+
 // deploy applies the Deployment and waits until its pods are Ready.
 func deploy(ctx context.Context, l *lab.Lab, c *client.Client) error {
 	if err := l.Apply(ctx, deployment("lab", labPods)); err != nil {
 		return err
 	}
-	return awaitReady(ctx, c, "")
+	_, err := readyPods(ctx, c, "app=lab", "", labPods)
+	return err
 }
 
 // lab kills machines and measures until their pods are Ready on others: from the
@@ -77,7 +79,7 @@ func (b *bench) killMachines(ctx context.Context, l *lab.Lab, c *client.Client) 
 			return err
 		}
 		begin := time.Now()
-		if err := awaitReady(ctx, c, m.Name); err != nil {
+		if _, err := readyPods(ctx, c, "app=lab", m.Name, labPods); err != nil {
 			return err
 		}
 		moved = append(moved, time.Since(begin))
@@ -99,26 +101,4 @@ func (b *bench) killMachines(ctx context.Context, l *lab.Lab, c *client.Client) 
 	}
 	b.under("lab: machine killed → its pods Ready on others", "s", median(moved).Seconds(), 5)
 	return nil
-}
-
-// awaitReady waits until all pods are Ready on other nodes than this.
-func awaitReady(ctx context.Context, c *client.Client, but string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	ready := map[string]bool{}
-	for e, err := range client.For[*v1.Pod](c).Watch(ctx, client.WatchOptions{Namespace: api.NamespaceDefault, LabelSelector: "app=lab"}) {
-		if err != nil {
-			return err
-		}
-		if p := e.Object; p != nil {
-			delete(ready, p.GetMetadata().GetName())
-			if e.Type != v1.WatchEvent_TYPE_DELETED && api.IsPodReady(p) && p.GetSpec().GetNodeName() != but {
-				ready[p.GetMetadata().GetName()] = true
-			}
-		}
-		if len(ready) == labPods {
-			return nil
-		}
-	}
-	return ctx.Err()
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -224,14 +223,7 @@ func (b *bench) nativeTraffic(ctx context.Context) (err error) {
 	}
 	l, err := lab.New(ctx, lab.Options{
 		Machines: 2, Bin: b.bin, APIServer: []string{"--cluster-cidr=10.244.0.0/16"}, Agent: []string{"--network=native"},
-		Images: func(ctx context.Context, m *lab.Machine) error {
-			engine, err := m.Engine()
-			if err != nil {
-				return err
-			}
-			defer engine.Close()
-			return webflix.BuildImages(ctx, engine, io.Discard)
-		},
+		Images: buildImages,
 	})
 	if err != nil {
 		return err

@@ -206,27 +206,19 @@ func probeAgent(ctx context.Context, asked bool, f func() error) (err error) {
 			return err
 		}
 	}
-	ready := map[string]bool{}
-	for e, err := range pods.Watch(ctx, client.WatchOptions{Namespace: api.NamespaceDefault}) {
-		if err != nil {
-			return err
-		}
-		if e.Object != nil && api.IsPodReady(e.Object) {
-			ready[e.Object.GetMetadata().GetName()] = true
-		}
-		if len(ready) == probed {
-			break
-		}
+	ready, err := readyPods(ctx, c, "", "", probed)
+	if err != nil {
+		return err
 	}
 	settle(ctx, askedFor) // what the start has left to do
 	if err := f(); err != nil {
 		return err
 	}
-	for name := range ready {
-		if p, err := pods.Get(ctx, api.NamespaceDefault, name); err != nil {
+	for _, p := range ready {
+		if p, err := pods.Get(ctx, api.NamespaceDefault, p.GetMetadata().GetName()); err != nil {
 			return err
 		} else if !api.IsPodReady(p) || p.GetStatus().GetContainerStatuses()[0].GetRestartCount() > 0 {
-			return fmt.Errorf("pod %s was not healthy all the time", name)
+			return fmt.Errorf("pod %s was not healthy all the time", p.GetMetadata().GetName())
 		}
 	}
 	stop()
