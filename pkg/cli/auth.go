@@ -212,9 +212,7 @@ func (f *factory) createUser(ctx context.Context, user string, groups []string, 
 	cfg := &config.Config{APIVersion: "v1", Kind: "Config", CurrentContext: user}
 	cfg.Set(user, config.Cluster{Server: t.Server, CertificateAuthorityData: identity.EncodeCertificate(authority)},
 		config.User{ClientCertificateData: certificate, ClientKeyData: key})
-	if f.namespace != "" {
-		cfg.Context(user).Namespace = f.namespace
-	}
+	cfg.Context(user).Namespace = f.namespace
 	if err := cfg.Save(file); err != nil {
 		return err
 	}

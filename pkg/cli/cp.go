@@ -2,6 +2,7 @@ package cli
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,9 +98,7 @@ func (cp *copying) run(ctx context.Context, f *factory, from, to string) error {
 
 // request asks for a copy of what is at s.
 func (cp *copying) request(ctx context.Context, cl *client.Client, s fileSpec) (*v1.CopyRequest, error) {
-	if s.namespace == "" {
-		s.namespace = cp.f.ns()
-	}
+	s.namespace = cmp.Or(s.namespace, cp.f.ns())
 	pod, err := client.For[*v1.Pod](cl).Get(ctx, s.namespace, s.pod)
 	if err != nil {
 		return nil, err

@@ -169,10 +169,7 @@ func (d *deleteFlags) waitGone(ctx context.Context, c *client.Client, objects []
 	defer cancel()
 	for _, o := range objects {
 		if err := gone(ctx, c, o); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("timed out waiting for the condition on %s", printer.Name(o))
-			}
-			return err
+			return timedOut(err, printer.Name(o))
 		}
 	}
 	return nil

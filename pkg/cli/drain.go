@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -30,8 +29,8 @@ type drain struct {
 	timeout                                  time.Duration
 	pods                                     string
 
-	f   *factory
-	out sync.Mutex // orders what is printed of pods that go at once
+	f *factory
+	voice
 }
 
 func newDrain(f *factory) *cobra.Command {
@@ -238,10 +237,4 @@ func withCauses(err error) error {
 		}
 	}
 	return err
-}
-
-func (d *drain) say(to io.Writer, format string, args ...any) {
-	d.out.Lock()
-	defer d.out.Unlock()
-	fmt.Fprintf(to, format, args...)
 }

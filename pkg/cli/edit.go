@@ -91,13 +91,12 @@ func editOne(ctx context.Context, f *factory, c *client.Client, o api.Object) er
 			return fmt.Errorf("edit cancelled, no valid changes were saved; a copy of your changes is in %s (%s)", path, problem)
 		}
 		text = saved
-		err = saveEdit(ctx, f, c, o, saved)
-		if err == nil || !errors.Is(err, api.ErrInvalid) && !errors.Is(err, api.ErrBadRequest) && !errors.Is(err, errManifest) {
-			if err != nil {
-				keep = true
-				return fmt.Errorf("%w; a copy of your changes is in %s", err, path)
-			}
+		switch err = saveEdit(ctx, f, c, o, saved); {
+		case err == nil:
 			return nil
+		case !errors.Is(err, api.ErrInvalid) && !errors.Is(err, api.ErrBadRequest) && !errors.Is(err, errManifest):
+			keep = true
+			return fmt.Errorf("%w; a copy of your changes is in %s", err, path)
 		}
 		problem = err.Error()
 	}

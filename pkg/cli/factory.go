@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync"
 	"time"
@@ -135,6 +136,15 @@ func (f *factory) begin(ctx context.Context, reason, message string) (context.Co
 // request bounds one request and names the person as its cause.
 func (f *factory) request(ctx context.Context, reason, format string, args ...any) (context.Context, context.CancelFunc) {
 	return within(client.WithCause(ctx, reason, format, args...), f.timeout)
+}
+
+// voice prints whole texts for goroutines that speak at once.
+type voice struct{ mu sync.Mutex }
+
+func (v *voice) say(to io.Writer, format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fmt.Fprintf(to, format, args...)
 }
 
 // within bounds a context, unless the time is 0.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -98,15 +97,15 @@ func parsePorts(pod *v1.Pod, arg string) (local, remote uint16, err error) {
 
 // forwarding is the ports of one command.
 //
-// Concurrency: connections share out and the streams; the rest is the command's.
+// Concurrency: connections share the voice and the streams; the rest is the
+// command's.
 type forwarding struct {
 	f         *factory
 	streams   v1.StreamsClient
 	pod       *v1.Pod
 	listeners []net.Listener
 	remotes   []uint16 // by listener
-
-	out sync.Mutex // one line at a time
+	voice
 }
 
 // listen opens a local port on each address. Of localhost's two addresses one
@@ -175,12 +174,6 @@ func (w *forwarding) run(parent context.Context) error {
 		return err
 	}
 	return nil // interrupted, which is how this command ends
-}
-
-func (w *forwarding) say(to io.Writer, format string, args ...any) {
-	w.out.Lock()
-	defer w.out.Unlock()
-	fmt.Fprintf(to, format, args...)
 }
 
 // carry passes one connection on. It returns when both directions have ended, or

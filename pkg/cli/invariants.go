@@ -109,18 +109,17 @@ func (i *inspection) first(ctx context.Context, since moment) (*findings, error)
 	if err != nil {
 		return nil, err
 	}
-	found := &findings{FromRevision: from, ToRevision: to, Nodes: []string{}, Rules: i.rules()}
-	if _, _, err := i.look(ctx); err != nil {
+	found := &findings{FromRevision: from, ToRevision: to, Rules: i.rules()}
+	if _, err := i.look(ctx, found); err != nil {
 		return nil, err
 	}
 	if err := pauseFor(ctx, betweenLooks); err != nil {
 		return nil, err
 	}
-	machines, asked, err := i.look(ctx)
+	machines, err := i.look(ctx, found)
 	if err != nil {
 		return nil, err
 	}
-	found.Nodes, found.NotAsked = asked.nodes, asked.failed
 	found.Violations, err = i.explain(ctx, append(slices.Clone(i.checker.All()), machines...))
 	return found, err
 }
@@ -134,29 +133,22 @@ func (i *inspection) rules() (some []invariant.Rule) {
 	return some
 }
 
-// answered says which nodes answered, and what hindered the others.
-type answered struct {
-	nodes  []string
-	failed map[string]string
-}
-
-// look is what the machines show now and showed a look ago.
-func (i *inspection) look(ctx context.Context) ([]*invariant.Violation, answered, error) {
+// look is what the machines show now and showed a look ago. It notes which nodes
+// answered, and what hindered the others.
+func (i *inspection) look(ctx context.Context, found *findings) ([]*invariant.Violation, error) {
 	pods, nodes, failed, err := invariant.Look(ctx, i.client)
 	if err != nil {
-		return nil, answered{}, err
+		return nil, err
 	}
 	now := invariant.Machines(pods, nodes)
 	both := invariant.Twice(i.before, now)
 	i.before = now
-	a := answered{nodes: slices.Sorted(maps.Keys(nodes)), failed: map[string]string{}}
+	found.Nodes, found.NotAsked = slices.AppendSeq([]string{}, maps.Keys(nodes)), map[string]string{}
+	slices.Sort(found.Nodes)
 	for node, err := range failed {
-		a.failed[node] = err.Error()
+		found.NotAsked[node] = err.Error()
 	}
-	if a.nodes == nil {
-		a.nodes = []string{}
-	}
-	return both, a, nil
+	return both, nil
 }
 
 // explain leaves the violations of the class that is asked for, and follows the
@@ -275,7 +267,7 @@ func (i *inspection) follow(ctx context.Context, found *findings) error {
 			return err
 		}
 		at = max(at, to)
-		machines, _, err := i.look(ctx)
+		machines, err := i.look(ctx, found)
 		if err != nil {
 			return err
 		}

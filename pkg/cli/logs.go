@@ -367,16 +367,13 @@ func (f *factory) podsOf(ctx context.Context, c *client.Client, arg string, pati
 			break
 		}
 	}
-	ready := func(p *v1.Pod) bool { return api.IsPodReady(p) && api.IsPodActive(p) }
-	slices.SortStableFunc(found, func(a, b *v1.Pod) int {
-		switch {
-		case ready(a) == ready(b):
+	rank := func(p *v1.Pod) int {
+		if api.IsPodReady(p) && api.IsPodActive(p) {
 			return 0
-		case ready(a):
-			return -1
 		}
 		return 1
-	})
+	}
+	slices.SortStableFunc(found, func(a, b *v1.Pod) int { return rank(a) - rank(b) })
 	return found, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,18 +182,16 @@ func revisions(ctx context.Context, c *client.Client, d *v1.Deployment) (map[int
 	if err != nil {
 		return nil, nil, err
 	}
-	sets, order := map[int64]*v1.ReplicaSet{}, []int64(nil)
+	sets := map[int64]*v1.ReplicaSet{}
 	for _, rs := range list.Items {
 		if api.ControllerOf(rs).GetUid() != d.GetMetadata().GetUid() {
 			continue
 		}
 		if n, err := strconv.ParseInt(rs.GetMetadata().GetAnnotations()[api.AnnotationRevision], 10, 64); err == nil {
 			sets[n] = rs
-			order = append(order, n)
 		}
 	}
-	slices.Sort(order)
-	return sets, order, nil
+	return sets, slices.Sorted(maps.Keys(sets)), nil
 }
 
 func newRolloutHistory(f *factory) *cobra.Command {

@@ -53,7 +53,6 @@ func newConfig(f *factory) *cobra.Command {
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}
 	var current, raw bool
-	var namespace, server string
 	setContext := &cobra.Command{
 		Use: "set-context [NAME | --current]", Short: "Change or add a context", Args: cobra.MaximumNArgs(1), ValidArgsFunction: names,
 		Example: "  orchctl config set-context --current -n webflix\n  orchctl config set-context vms --server 10.0.0.5:7480 --certificate-authority ca.crt --client-certificate me.crt --client-key me.key",
@@ -65,25 +64,19 @@ func newConfig(f *factory) *cobra.Command {
 				}
 				name = args[0]
 			}
-			if s := f.server; s != "" {
-				server = s
-			}
-			if cfg.Context(name) == nil && server == "" {
+			if cfg.Context(name) == nil && f.server == "" {
 				return false, fmt.Errorf("%w: to add it, give its --server HOST:PORT", missing(name))
 			}
 			t, _ := cfg.Target(name, "") // what there is of it
-			t.Server = cmp.Or(server, t.Server)
+			t.Server = cmp.Or(f.server, t.Server)
 			if err := f.replaceCredentials(&t); err != nil {
 				return false, err
 			}
-			if cfg.Context(name) == nil || server+f.authority+f.certificate+f.key != "" {
+			if cfg.Context(name) == nil || f.server+f.authority+f.certificate+f.key != "" {
 				cfg.Set(name, t.Cluster, t.User)
 			}
 			ctx := cfg.Context(name)
-			namespace = f.namespace
-			if namespace != "" {
-				ctx.Namespace = namespace
-			}
+			ctx.Namespace = cmp.Or(f.namespace, ctx.Namespace)
 			fmt.Fprintf(f.Out, "Context %q modified.\n", name)
 			return true, nil
 		}),

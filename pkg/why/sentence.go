@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -26,7 +27,7 @@ func sentence(e, before *v1.LogEntry, changes []Change) string {
 	o := api.Unwrap(e.GetObject())
 	switch {
 	case e.GetDeleted() && before.GetObject() != nil && ending(api.Unwrap(before.GetObject())):
-		return "is gone: " + withDefault(message, "nothing held it any more")
+		return "is gone: " + cmp.Or(message, "nothing held it any more")
 	case e.GetDeleted():
 		return because("was deleted")
 	case e.GetPrevious() == 0 && isUser:
@@ -41,14 +42,7 @@ func sentence(e, before *v1.LogEntry, changes []Change) string {
 	if strings.HasPrefix(cause.GetReason(), "Scaled") {
 		return "was scaled " + message
 	}
-	return withDefault(message, strings.ToLower(cause.GetReason()))
-}
-
-func withDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
+	return cmp.Or(message, strings.ToLower(cause.GetReason()))
 }
 
 func ending(o api.Object) bool {

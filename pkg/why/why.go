@@ -100,7 +100,7 @@ func Explain(key Key, history []*v1.LogEntry, log Log, o Options) Explanation {
 		if quiet[e.GetCause().GetReason()] && !o.All && !counts {
 			continue
 		}
-		x.Steps = append(x.Steps, *log.step(e))
+		x.Steps = append(x.Steps, *log.Chain(e))
 	}
 	if oldest := history[0]; len(x.Steps) > 0 && oldest.GetPrevious() != 0 && !oldest.GetTime().AsTime().Before(o.Since) {
 		x.Steps = append(x.Steps, Step{Text: fmt.Sprintf("the log no longer tells what was before revision %d", oldest.GetRevision()), Origin: Compacted})
@@ -109,16 +109,14 @@ func Explain(key Key, history []*v1.LogEntry, log Log, o Options) Explanation {
 }
 
 // Chain is one entry with all that led to it.
-func (l Log) Chain(e *v1.LogEntry) *Step { return l.step(e) }
-
-func (l Log) step(e *v1.LogEntry) *Step {
+func (l Log) Chain(e *v1.LogEntry) *Step {
 	s := Tell(e, l[e.GetPrevious()])
 	trigger := e.GetCause().GetTrigger()
 	if s.Origin != "" {
 		return &s
 	}
 	if because, ok := l[trigger]; ok {
-		s.Because = l.step(because)
+		s.Because = l.Chain(because)
 	} else {
 		s.Because = &Step{Revision: trigger, Text: "the log no longer tells what that was", Origin: Compacted}
 	}

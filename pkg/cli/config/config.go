@@ -166,21 +166,19 @@ func (c *Config) User(name string) *User {
 // Set adds or replaces a cluster, a user and a context of the same name. A
 // context that is there keeps its namespace.
 func (c *Config) Set(name string, cluster Cluster, user User) {
-	if cl := c.Cluster(name); cl != nil {
-		*cl = cluster
-	} else {
-		c.Clusters = append(c.Clusters, NamedCluster{Name: name, Cluster: cluster})
+	if c.Cluster(name) == nil {
+		c.Clusters = append(c.Clusters, NamedCluster{Name: name})
 	}
-	if u := c.User(name); u != nil {
-		*u = user
-	} else {
-		c.Users = append(c.Users, NamedUser{Name: name, User: user})
+	*c.Cluster(name) = cluster
+	if c.User(name) == nil {
+		c.Users = append(c.Users, NamedUser{Name: name})
 	}
-	if ctx := c.Context(name); ctx != nil {
-		ctx.Cluster, ctx.User = name, name
-	} else {
-		c.Contexts = append(c.Contexts, NamedContext{Name: name, Context: Context{Cluster: name, User: name}})
+	*c.User(name) = user
+	if c.Context(name) == nil {
+		c.Contexts = append(c.Contexts, NamedContext{Name: name})
 	}
+	ctx := c.Context(name)
+	ctx.Cluster, ctx.User = name, name
 }
 
 // Target is a server and how to speak to it: a context, perhaps with a part of
