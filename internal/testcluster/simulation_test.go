@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orch/internal/testcluster"
+	"orch/internal/testlog"
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/api"
 	"orch/pkg/client"
@@ -113,7 +114,7 @@ func simulate(t *testing.T, seed uint64, nodes, steps int) {
 		s.chaos.end()
 		s.settle()
 		stop()
-		everyWriteHasACause(t, s.Cluster)
+		testlog.EveryWriteHasACause(t, s.Client())
 	})
 }
 

@@ -10,30 +10,12 @@ import (
 	"pgregory.net/rapid"
 
 	"orch/internal/testcluster"
+	"orch/internal/testlog"
 	"orch/pkg/api"
 	"orch/pkg/client"
 	"orch/pkg/why"
 	v1 "orch/proto/v1"
 )
-
-// everyWriteHasACause fails for what was written and leads back neither to
-// somebody, nor to a clock, to what a node saw, or to the beginning. Only writes
-// that have no cause themselves are named: what came of them is not their fault.
-func everyWriteHasACause(t *testing.T, c *testcluster.Cluster) {
-	t.Helper()
-	known := map[int64]bool{}
-	for e, err := range c.Client().History(t.Context(), &v1.HistoryRequest{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		rev, trigger := e.GetRevision(), e.GetCause().GetTrigger()
-		known[rev] = true
-		if trigger > 0 && !known[trigger] || trigger <= 0 && why.OriginOf(e) == why.Unknown {
-			t.Errorf("revision %d of %s %s, by %s (%s: %s), has no cause: it names revision %d",
-				rev, e.GetKind(), e.GetName(), e.GetCause().GetActor(), e.GetCause().GetReason(), e.GetCause().GetMessage(), trigger)
-		}
-	}
-}
 
 // Whatever happens in a cluster, everything that was written leads back to
 // somebody, to a clock, to what a node saw, or to the beginning.
@@ -55,7 +37,7 @@ func TestEveryWriteHasACause(t *testing.T) {
 				}
 			}
 			time.Sleep(2 * time.Minute)
-			everyWriteHasACause(t, c)
+			testlog.EveryWriteHasACause(t, c.Client())
 		})
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"orch/internal/testimage"
+	"orch/internal/testlog"
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/api"
 	"orch/pkg/client"
@@ -90,6 +91,7 @@ func (c *cluster) story(name string, replicas int, f func(c *cluster)) {
 		f(s)
 		s.do(s.Heal())
 		s.invariants(start.Revision)
+		testlog.EveryWriteHasACause(t, c.client)
 		s.orchctl("delete", "deployment", "--all", "--cascade=foreground", "--timeout=2m")
 		s.settled(0)
 	})

@@ -10,7 +10,9 @@ import (
 	"testing"
 
 	"orch/internal/testdocker"
+	"orch/internal/testlog"
 	"orch/pkg/cli/local"
+	"orch/pkg/client"
 )
 
 // tell builds the binaries and tells the story, from the repository's root, as
@@ -25,6 +27,10 @@ func tell(t *testing.T, runtime string) string {
 	}
 	var out bytes.Buffer
 	s := &story{out: &out, bin: bin, runtime: runtime}
+	s.more = append(s.more, func(_ context.Context, c *client.Client) error {
+		testlog.EveryWriteHasACause(t, c)
+		return nil
+	})
 	if err := s.tell(context.Background()); err != nil {
 		t.Fatalf("the story failed: %v\n%s", err, out.String())
 	}

@@ -47,6 +47,8 @@ type story struct {
 	// pause is how long the reader gets before each chapter.
 	pause time.Duration
 	step  int
+	// more is told after the last chapter.
+	more []func(context.Context, *client.Client) error
 	// cluster's uid, to look for what is left behind.
 	uid string
 }
@@ -97,7 +99,7 @@ func (s *story) tell(ctx context.Context) (err error) {
 		return err
 	}
 	defer cl.Close()
-	for _, chapter := range []func(context.Context, *client.Client) error{s.deploy, s.heal, s.scale, s.roll} {
+	for _, chapter := range append([]func(context.Context, *client.Client) error{s.deploy, s.heal, s.scale, s.roll}, s.more...) {
 		if err := s.read(ctx); err != nil {
 			return err
 		}
