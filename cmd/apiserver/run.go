@@ -183,11 +183,7 @@ func listen(ctx context.Context, address, file string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Written beside and renamed, so that nobody reads half of it.
-	if err := os.WriteFile(file+".new", []byte(l.Addr().String()+"\n"), 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := identity.WriteFile(file, []byte(l.Addr().String()+"\n")); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

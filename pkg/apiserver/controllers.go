@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -85,10 +84,7 @@ func answer(e store.Entry, err error) (*v1.Object, error) {
 
 // heldWrite says what a write would change.
 func heldWrite(verb string, key api.Key, c *v1.Cause, old, tried store.Entry) (*v1.HeldWrite, error) {
-	w := &v1.HeldWrite{Key: c.GetRun().GetKey(), Verb: verb, Cause: c}
-	if w.GetKey() == "" {
-		w.Key = key.String()
-	}
+	w := &v1.HeldWrite{Key: cmp.Or(c.GetRun().GetKey(), key.String()), Verb: verb, Cause: c}
 	if old.Revision != 0 {
 		w.Before = wire(old)
 	}
@@ -208,19 +204,14 @@ func (c *controllers) set(ctx context.Context, r *v1.PauseRequest) error {
 	case !errors.Is(err, api.ErrNotFound):
 		return err
 	}
-	data := maps.Clone(next.GetData())
-	if data == nil {
-		data = map[string]string{}
-	}
-	if _, paused := data[r.GetController()]; paused == r.GetPaused() {
+	if _, paused := next.GetData()[r.GetController()]; paused == r.GetPaused() {
 		return nil
 	}
 	if r.GetPaused() {
-		data[r.GetController()] = "paused"
+		api.Put(&next.Data, r.GetController(), "paused")
 	} else {
-		delete(data, r.GetController())
+		delete(next.Data, r.GetController())
 	}
-	next.Data = data
 	if err != nil {
 		_, err = c.s.create(ctx, next, cause, false)
 	} else {

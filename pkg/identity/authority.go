@@ -93,7 +93,7 @@ func LoadAuthority(path string) (*x509.Certificate, error) {
 
 // SaveAuthority writes the certificate of an authority to a file.
 func SaveAuthority(path string, c *x509.Certificate) error {
-	return writeFile(path, EncodeCertificate(c.Raw))
+	return WriteFile(path, EncodeCertificate(c.Raw))
 }
 
 // ParseAuthority reads the certificate of an authority, in PEM.
@@ -175,8 +175,9 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// writeFile writes a file whole or not at all, for its owner only.
-func writeFile(path string, data []byte) error {
+// WriteFile writes a file whole or not at all, for its owner only. After a power cut
+// it is there too.
+func WriteFile(path string, data []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -185,5 +186,12 @@ func writeFile(path string, data []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

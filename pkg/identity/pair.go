@@ -87,7 +87,7 @@ func (p *Pair) set(key crypto.Signer, der []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(p.path, bytes.Join([][]byte{certificate, private}, nil)); err != nil {
+		if err := WriteFile(p.path, bytes.Join([][]byte{certificate, private}, nil)); err != nil {
 			return err
 		}
 	}

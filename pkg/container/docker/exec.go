@@ -32,15 +32,8 @@ const endOfTransmission = 4
 //
 // o.Stdin is read until it ends. A read that is under way when the command ends
 // is not waited for: the caller has to end it.
-func (r *Runtime) Exec(ctx context.Context, id string, o container.ExecOptions) (int, error) {
-	code, err := r.exec(ctx, id, o)
-	if err != nil {
-		return 0, sortError(ctx, "exec in container "+id, err)
-	}
-	return code, nil
-}
-
-func (r *Runtime) exec(ctx context.Context, id string, o container.ExecOptions) (int, error) {
+func (r *Runtime) Exec(ctx context.Context, id string, o container.ExecOptions) (code int, err error) {
+	defer func() { err = sortError(ctx, "exec in container "+id, err) }()
 	cli, err := r.client(ctx)
 	if err != nil {
 		return 0, err
@@ -83,7 +76,7 @@ func (r *Runtime) exec(ctx context.Context, id string, o container.ExecOptions) 
 		r.killExec(context.WithoutCancel(ctx), cli, id, created.ID)
 		return 0, err
 	}
-	code, err := execExitCode(ctx, cli, id, created.ID)
+	code, err = execExitCode(ctx, cli, id, created.ID)
 	if err == nil && len(stdout.held) > 0 {
 		to := stdout.w
 		if code == codeNotExecutable || code == codeNotFound {
@@ -120,15 +113,8 @@ func (r *refusal) Write(b []byte) (int, error) {
 // Attach connects to a running container's own input and output. The end of
 // o.Stdin is not the end of the program's input: others may attach later, as in
 // Kubernetes without stdinOnce.
-func (r *Runtime) Attach(ctx context.Context, id string, o container.ExecOptions) (int, error) {
-	code, err := r.attach(ctx, id, o)
-	if err != nil {
-		return 0, sortError(ctx, "attach to container "+id, err)
-	}
-	return code, nil
-}
-
-func (r *Runtime) attach(ctx context.Context, id string, o container.ExecOptions) (int, error) {
+func (r *Runtime) Attach(ctx context.Context, id string, o container.ExecOptions) (code int, err error) {
+	defer func() { err = sortError(ctx, "attach to container "+id, err) }()
 	cli, err := r.client(ctx)
 	if err != nil {
 		return 0, err
