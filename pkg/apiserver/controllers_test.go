@@ -15,6 +15,7 @@ import (
 	"orch/pkg/apiserver"
 	"orch/pkg/client"
 	"orch/pkg/identity"
+	"orch/pkg/store"
 	"orch/pkg/store/memstore"
 	v1 "orch/proto/v1"
 )
@@ -279,6 +280,23 @@ func TestWhoMayPause(t *testing.T) {
 	pause(t, tom, "scheduler", true)
 	if _, err := tom.Controllers().Pause(t.Context(), &v1.PauseRequest{Controller: "node", Paused: true}); !errors.Is(api.FromStatus(err), api.ErrForbidden) {
 		t.Errorf("a teacher of the scheduler alone: %v", err)
+	}
+	if all, err := tom.Controllers().ListControllers(t.Context(), &v1.ListControllersRequest{}); err != nil || len(all.GetControllers()) != 1 || !all.GetControllers()[0].GetPaused() {
+		t.Errorf("what a teacher of the scheduler alone sees: %v, %v", all, err)
+	}
+	if _, err := g.group("ed", "editors").Controllers().ListControllers(t.Context(), &v1.ListControllersRequest{}); !errors.Is(api.FromStatus(err), api.ErrForbidden) {
+		t.Errorf("what an editor sees: %v", err)
+	}
+}
+
+func TestOnlyTheServerSaysWhoStepped(t *testing.T) {
+	g := guard(t)
+	if _, err := g.admin.Resources().Create(t.Context(), &v1.CreateRequest{Object: api.Wrap(configMap("c")), Cause: &v1.Cause{SteppedBy: "eve"}}); err != nil {
+		t.Fatal(err)
+	}
+	entries := must[[]store.Entry](t)(g.store.Log(t.Context(), g.store.Revision()-1, 1))
+	if len(entries) != 1 || entries[0].Cause.Actor != "admin" || entries[0].Cause.SteppedBy != "" {
+		t.Errorf("%+v", entries)
 	}
 }
 

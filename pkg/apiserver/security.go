@@ -112,5 +112,11 @@ func (n *note) warn(texts ...string) {
 	}
 }
 
-// warningHeader has what warn has kept, as Kubernetes' header "Warning" has.
-func (n *note) warningHeader() metadata.MD { return metadata.MD{warningKey: n.warnings} }
+// warningHeader has what warn has kept, as Kubernetes' header "Warning" has; nil is
+// nothing, which costs nothing.
+func (n *note) warningHeader() metadata.MD {
+	if len(n.warnings) == 0 {
+		return nil
+	}
+	return metadata.MD{warningKey: n.warnings}
+}

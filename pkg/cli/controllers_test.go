@@ -116,6 +116,7 @@ func TestAControllerIsPausedSteppedAndResumed(t *testing.T) {
 	s.holds("replicaset", 2)
 	made := strings.TrimSpace(s.ok("get", "pods", "-o", "name"))
 	contains(t, s.ok("why", made), "wanted 3, had 0, let through by a step of user admin (rev ")
+	contains(t, s.ok("history", made), "replicaset-controller, stepped by admin   SuccessfulCreate")
 	if got := s.ok("history", made, "-o", "json"); !strings.Contains(got, `"steppedBy": "admin"`) {
 		t.Errorf("history: %s", got)
 	}

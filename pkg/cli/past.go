@@ -126,7 +126,11 @@ func newHistory(f *factory) *cobra.Command {
 				}
 				step := why.Tell(e, before)
 				steps, before = append(steps, step), e
-				rows = append(rows, []string{strconv.FormatInt(step.Revision, 10), step.Time.Format(time.RFC3339), step.Actor, step.Reason, changed(e, step)})
+				who := step.Actor
+				if step.SteppedBy != "" {
+					who += ", stepped by " + step.SteppedBy
+				}
+				rows = append(rows, []string{strconv.FormatInt(step.Revision, 10), step.Time.Format(time.RFC3339), who, step.Reason, changed(e, step)})
 			}
 			switch {
 			case output == "json":
