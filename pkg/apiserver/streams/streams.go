@@ -85,75 +85,36 @@ func (s *Service) Logs(r *v1.LogsRequest, down grpc.ServerStreamingServer[v1.Log
 
 // Exec runs a command.
 func (s *Service) Exec(down grpc.BidiStreamingServer[v1.ExecInput, v1.ExecOutput]) error {
-	return s.interactive(down, true)
+	return pass(down, (*v1.ExecInput).GetRequest, func(ctx context.Context, r *v1.ExecRequest) (target, error) {
+		if len(r.GetCommand()) == 0 {
+			return target{}, api.Errorf(api.ErrBadRequest, "you must specify at least one command for the container")
+		}
+		t, err := s.find(ctx, "create", "exec", r.GetNamespace(), r.GetPod(), r.GetContainer())
+		r.Namespace, r.Container = t.namespace, t.container
+		return t, err
+	}, v1.StreamsClient.Exec)
 }
 
 // Attach connects to a container's own input and output.
 func (s *Service) Attach(down grpc.BidiStreamingServer[v1.ExecInput, v1.ExecOutput]) error {
-	return s.interactive(down, false)
-}
-
-// interactive is Exec or, without a command, Attach.
-func (s *Service) interactive(down grpc.BidiStreamingServer[v1.ExecInput, v1.ExecOutput], exec bool) error {
-	first, err := down.Recv()
-	if err != nil {
-		return err
-	}
-	r := first.GetRequest()
-	if r == nil {
-		return api.Errorf(api.ErrBadRequest, "the first message must hold the request")
-	}
-	if exec && len(r.GetCommand()) == 0 {
-		return api.Errorf(api.ErrBadRequest, "you must specify at least one command for the container")
-	}
-	ctx, cancel := context.WithCancel(down.Context())
-	defer cancel()
-	sub := "attach"
-	if exec {
-		sub = "exec"
-	}
-	target, err := s.find(ctx, "create", sub, r.GetNamespace(), r.GetPod(), r.GetContainer())
-	if err != nil {
-		return err
-	}
-	r.Namespace, r.Container = target.namespace, target.container
-	call := target.client.Attach
-	if exec {
-		call = target.client.Exec
-	}
-	up, err := call(ctx)
-	if err != nil {
-		return target.failed(err)
-	}
-	return relay(target, first, down, up, cancel)
+	return pass(down, (*v1.ExecInput).GetRequest, func(ctx context.Context, r *v1.ExecRequest) (target, error) {
+		t, err := s.find(ctx, "create", "attach", r.GetNamespace(), r.GetPod(), r.GetContainer())
+		r.Namespace, r.Container = t.namespace, t.container
+		return t, err
+	}, v1.StreamsClient.Attach)
 }
 
 // PortForward is one connection to a port of a pod.
 func (s *Service) PortForward(down grpc.BidiStreamingServer[v1.PortForwardInput, v1.PortForwardOutput]) error {
-	first, err := down.Recv()
-	if err != nil {
-		return err
-	}
-	r := first.GetRequest()
-	if r == nil {
-		return api.Errorf(api.ErrBadRequest, "the first message of a port-forward must hold the request")
-	}
-	ctx, cancel := context.WithCancel(down.Context())
-	defer cancel()
-	pod, err := s.objects.Pod(ctx, "create", "portforward", r.GetNamespace(), r.GetPod())
-	if err != nil {
-		return err
-	}
-	target, err := s.agentOf(ctx, pod)
-	if err != nil {
-		return err
-	}
-	r.Namespace = target.namespace
-	up, err := target.client.PortForward(ctx)
-	if err != nil {
-		return target.failed(err)
-	}
-	return relay(target, first, down, up, cancel)
+	return pass(down, (*v1.PortForwardInput).GetRequest, func(ctx context.Context, r *v1.PortForwardRequest) (target, error) {
+		pod, err := s.objects.Pod(ctx, "create", "portforward", r.GetNamespace(), r.GetPod())
+		if err != nil {
+			return target{}, err
+		}
+		t, err := s.agentOf(ctx, pod)
+		r.Namespace = t.namespace
+		return t, err
+	}, v1.StreamsClient.PortForward)
 }
 
 // Stats says what a node and its pods use now.
@@ -197,32 +158,37 @@ func (s *Service) CopyFrom(down grpc.BidiStreamingServer[v1.CopyInput, v1.CopyOu
 func (s *Service) copy(down grpc.BidiStreamingServer[v1.CopyInput, v1.CopyOutput],
 	open func(v1.StreamsClient, context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[v1.CopyInput, v1.CopyOutput], error),
 ) error {
+	return pass(down, (*v1.CopyInput).GetRequest, func(ctx context.Context, r *v1.CopyRequest) (target, error) {
+		// kubectl copies by running tar, so this is for whom exec is.
+		t, err := s.find(ctx, "create", "exec", r.GetNamespace(), r.GetPod(), r.GetContainer())
+		r.Namespace, r.Container = t.namespace, t.container
+		return t, err
+	}, open)
+}
+
+// pass finds the agent that the first message of a stream is for, and passes that
+// and all that follows on, both ways, until the agent ends the stream.
+func pass[In, Out any, R comparable](down grpc.BidiStreamingServer[In, Out], request func(*In) R, find func(context.Context, R) (target, error),
+	open func(v1.StreamsClient, context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[In, Out], error),
+) error {
 	first, err := down.Recv()
 	if err != nil {
 		return err
 	}
-	r := first.GetRequest()
-	if r == nil {
-		return api.Errorf(api.ErrBadRequest, "the first message of a copy must hold the request")
+	var none R
+	if request(first) == none {
+		return api.Errorf(api.ErrBadRequest, "the first message must hold the request")
 	}
 	ctx, cancel := context.WithCancel(down.Context())
 	defer cancel()
-	// kubectl copies by running tar, so this is for whom exec is.
-	target, err := s.find(ctx, "create", "exec", r.GetNamespace(), r.GetPod(), r.GetContainer())
+	t, err := find(ctx, request(first))
 	if err != nil {
 		return err
 	}
-	r.Namespace, r.Container = target.namespace, target.container
-	up, err := open(target.client, ctx)
+	up, err := open(t.client, ctx)
 	if err != nil {
-		return target.failed(err)
+		return t.failed(err)
 	}
-	return relay(target, first, down, up, cancel)
-}
-
-// relay passes first and all that follows on, both ways, until the agent ends
-// the stream. cancel ends up, for a client that goes away.
-func relay[In, Out any](t target, first *In, down grpc.BidiStreamingServer[In, Out], up grpc.BidiStreamingClient[In, Out], cancel context.CancelFunc) error {
 	if err := up.Send(first); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv says why
 		return t.failed(err)
 	}
@@ -235,7 +201,7 @@ func relay[In, Out any](t target, first *In, down grpc.BidiStreamingServer[In, O
 				_ = up.CloseSend()
 				return
 			case err != nil:
-				cancel()
+				cancel() // a client that goes away ends up
 				return
 			}
 			if up.Send(in) != nil {

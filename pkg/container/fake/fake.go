@@ -348,12 +348,10 @@ func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error
 	}
 	if grace > 0 {
 		p.signal("SIGTERM")
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
 		select {
 		case <-p.ended:
 			return nil
-		case <-timer.C:
+		case <-time.After(grace):
 		case <-ctx.Done():
 			return fmt.Errorf("stop container %s: %w", id, ctx.Err())
 		}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"orch/pkg/container"
@@ -94,8 +94,7 @@ type process struct {
 
 	stdin *io.PipeWriter // nil where the container has no standard input
 
-	mu        sync.Mutex
-	oomKilled bool
+	oomKilled atomic.Bool
 }
 
 // signal queues a signal. A process that does not take its signals has at most
@@ -145,11 +144,7 @@ func (e *Engine) start(c *fakeContainer) {
 	stdout, stderr := c.log.writer(streamOut), c.log.writer(streamErr)
 	seen := &Process{
 		Config: c.config, Hostname: c.hostname, Stdout: stdout, Stderr: stderr, Signals: p.signals,
-		oom: func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.oomKilled = true
-		},
+		oom: func() { p.oomKilled.Store(true) },
 	}
 	if c.config.Stdin {
 		var stdin *io.PipeReader
@@ -183,10 +178,7 @@ func (e *Engine) start(c *fakeContainer) {
 func (e *Engine) finish(c *fakeContainer, p *process, code int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p.mu.Lock()
-	c.OOMKilled = p.oomKilled
-	p.mu.Unlock()
-	if c.OOMKilled {
+	if c.OOMKilled = p.oomKilled.Load(); c.OOMKilled {
 		e.emit(c, "oom")
 	}
 	e.account(c)

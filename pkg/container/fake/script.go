@@ -68,10 +68,8 @@ func Registry(_ context.Context, ref string, o container.PullOptions) error {
 // SlowRegistry is Registry with a time that each pull takes.
 func SlowRegistry(d time.Duration) func(context.Context, string, container.PullOptions) error {
 	return func(ctx context.Context, ref string, o container.PullOptions) error {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(d):
 			return Registry(ctx, ref, o)
 		case <-ctx.Done():
 			return ctx.Err()
