@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -27,13 +28,9 @@ func newChaosReport(f *factory) *cobra.Command {
 			"users lost meanwhile. While the experiment runs, it tells so far.",
 		Example: "  orchctl chaos report kill-web\n  orchctl chaos report kill-web -o html --out report.html",
 		RunE: func(c *cobra.Command, args []string) error {
-			write := map[string]func(*report.Report, *bytes.Buffer) error{
-				"":     func(r *report.Report, b *bytes.Buffer) error { return r.Text(b) },
-				"text": func(r *report.Report, b *bytes.Buffer) error { return r.Text(b) },
-				"html": func(r *report.Report, b *bytes.Buffer) error { return r.HTML(b) },
-				"json": func(r *report.Report, b *bytes.Buffer) error {
-					return printJSON(&factory{IO: IO{Out: b}}, r)
-				},
+			write := map[string]func(*report.Report, io.Writer) error{
+				"": (*report.Report).Text, "text": (*report.Report).Text, "html": (*report.Report).HTML,
+				"json": func(r *report.Report, w io.Writer) error { return printJSON(&factory{IO: IO{Out: w}}, r) },
 			}[output]
 			if write == nil {
 				return fmt.Errorf("--output %q: use text, json or html", output)

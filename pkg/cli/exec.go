@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -165,27 +166,12 @@ func runExec(ctx context.Context, f *factory, open func(context.Context, ...grpc
 		}
 		defer term.Restore(int(terminal.Fd()), old) //nolint:errcheck // nothing more can be done
 	}
-	// One goroutine sends: input and sizes come to it through a channel.
-	send := make(chan *v1.ExecInput)
-	go func() {
-		for {
-			select {
-			case m := <-send:
-				if stream.Send(m) != nil {
-					return // Recv tells why
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	// Input and sizes come from two goroutines, and a stream takes one at a time.
+	var sending sync.Mutex
 	pass := func(m *v1.ExecInput) bool {
-		select {
-		case send <- m:
-			return true
-		case <-ctx.Done():
-			return false
-		}
+		sending.Lock()
+		defer sending.Unlock()
+		return stream.Send(m) == nil // else Recv tells why
 	}
 	if r.GetTty() {
 		go sendSizes(ctx, terminal, pass)

@@ -95,10 +95,7 @@ var deploymentColumns = append([]column{
 	{title: "UP-TO-DATE", cell: num(func(d *v1.Deployment) int32 { return d.GetStatus().GetUpdatedReplicas() })},
 	{title: "AVAILABLE", cell: num(func(d *v1.Deployment) int32 { return d.GetStatus().GetAvailableReplicas() })},
 	ageColumn,
-}, templateColumns(func(o api.Object) (*v1.PodTemplateSpec, *v1.LabelSelector) {
-	d := o.(*v1.Deployment)
-	return d.GetSpec().GetTemplate(), d.GetSpec().GetSelector()
-})...)
+}, templateColumns[*v1.DeploymentSpec, *v1.Deployment]()...)
 
 var replicaSetColumns = append([]column{
 	nameColumn,
@@ -106,30 +103,32 @@ var replicaSetColumns = append([]column{
 	{title: "CURRENT", cell: num(func(r *v1.ReplicaSet) int32 { return r.GetStatus().GetReplicas() })},
 	{title: "READY", cell: num(func(r *v1.ReplicaSet) int32 { return r.GetStatus().GetReadyReplicas() })},
 	ageColumn,
-}, templateColumns(func(o api.Object) (*v1.PodTemplateSpec, *v1.LabelSelector) {
-	r := o.(*v1.ReplicaSet)
-	return r.GetSpec().GetTemplate(), r.GetSpec().GetSelector()
-})...)
+}, templateColumns[*v1.ReplicaSetSpec, *v1.ReplicaSet]()...)
 
-// templateColumns are the wide columns of kinds that have a pod template.
-func templateColumns(parts func(api.Object) (*v1.PodTemplateSpec, *v1.LabelSelector)) []column {
+// templated is the spec of kinds that have a pod template.
+type templated interface {
+	GetTemplate() *v1.PodTemplateSpec
+	GetSelector() *v1.LabelSelector
+}
+
+// templateColumns are the wide columns of those.
+func templateColumns[S templated, O interface {
+	api.Object
+	GetSpec() S
+}]() []column {
 	join := func(f func(*v1.Container) string) func(api.Object, time.Time) string {
-		return func(o api.Object, _ time.Time) string {
-			t, _ := parts(o)
+		return text(func(o O) string {
 			var out []string
-			for _, c := range t.GetSpec().GetContainers() {
+			for _, c := range o.GetSpec().GetTemplate().GetSpec().GetContainers() {
 				out = append(out, f(c))
 			}
 			return strings.Join(out, ",")
-		}
+		})
 	}
 	return []column{
 		{title: "CONTAINERS", wide: true, cell: join((*v1.Container).GetName)},
 		{title: "IMAGES", wide: true, cell: join((*v1.Container).GetImage)},
-		{title: "SELECTOR", wide: true, cell: func(o api.Object, _ time.Time) string {
-			_, ls := parts(o)
-			return Selector(ls)
-		}},
+		{title: "SELECTOR", wide: true, cell: text(func(o O) string { return Selector(o.GetSpec().GetSelector()) })},
 	}
 }
 
