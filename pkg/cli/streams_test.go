@@ -105,7 +105,7 @@ func (fakeAgent) PortForward(s v1.Streams_PortForwardServer) error {
 	}
 }
 
-// Attach is a container that says who attached, and ends with 3.
+// Attach is a container that says who attached, and what, and ends with 3.
 func (fakeAgent) Attach(s v1.Streams_AttachServer) error {
 	first, err := s.Recv()
 	if err != nil {
@@ -115,6 +115,16 @@ func (fakeAgent) Attach(s v1.Streams_AttachServer) error {
 	text := fmt.Sprintf("%s/%s stdin %v tty %v\n", r.GetPod(), r.GetContainer(), r.GetStdin(), r.GetTty())
 	if err := s.Send(&v1.ExecOutput{Output: &v1.ExecOutput_Stdout{Stdout: []byte(text)}}); err != nil {
 		return err
+	}
+	for ended := !r.GetStdin(); !ended; {
+		m, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		if err := s.Send(&v1.ExecOutput{Output: &v1.ExecOutput_Stdout{Stdout: m.GetStdin()}}); err != nil {
+			return err
+		}
+		ended = m.GetCloseStdin()
 	}
 	return s.Send(&v1.ExecOutput{Output: &v1.ExecOutput_ExitCode{ExitCode: 3}})
 }
@@ -372,6 +382,11 @@ func TestAttach(t *testing.T) {
 	out, errs, code := s.run("attach", "ready", "-t")
 	if want := "ready/app stdin false tty false\n"; out != want || code != 3 || !strings.Contains(errs, "Unable to use a TTY - container app did not allocate one") {
 		t.Errorf("%q, %q, exit code %d; want %q and 3", out, errs, code, want)
+	}
+	s.stdin = strings.Repeat("what is said\n", 1<<16)
+	out, _, code = s.run("attach", "ready", "-i")
+	if want := "ready/app stdin true tty false\n" + s.stdin; out != want || code != 3 {
+		t.Errorf("%d bytes came back, exit code %d; want %d and 3", len(out), code, len(want))
 	}
 	s.fails(1, "cannot attach a container in a completed pod; current phase is Failed", "attach", "killed")
 	s.fails(1, "accepts 1 arg(s)", "attach")
