@@ -22,6 +22,7 @@ import (
 	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	"orch/pkg/controller"
 	v1 "orch/proto/v1"
 )
@@ -220,9 +221,9 @@ func TestASidecarStandsByAJobWhateverDies(t *testing.T) {
 					if moved.Load() {
 						return 0
 					}
-					return fake.ExitAfter(time.Second, 1)(ctx, p)
+					return faketest.ExitAfter(time.Second, 1)(ctx, p)
 				},
-				"job:1": fake.ExitAfter(10*time.Minute, 0),
+				"job:1": faketest.ExitAfter(10*time.Minute, 0),
 			}}
 		}
 		c := testcluster.Start(t, testcluster.Options{Patience: 15 * time.Minute, Engine: engine})

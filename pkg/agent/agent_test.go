@@ -19,6 +19,7 @@ import (
 	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	"orch/pkg/store"
 	"orch/pkg/store/memstore"
 	v1 "orch/proto/v1"
@@ -39,7 +40,7 @@ func TestPodRuns(t *testing.T) {
 }
 
 func TestContainerThatCrashesInALoopIsStartedEverMoreRarely(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		c.create(pod("web"))
 		began := time.Now()
@@ -61,7 +62,7 @@ func TestContainerThatCrashesInALoopIsStartedEverMoreRarely(t *testing.T) {
 }
 
 func TestBackOffSurvivesTheAgent(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		first := c.start("n1", engine)
 		c.create(pod("web"))
 		c.until("web", "started for the third time", restarted(2))
@@ -113,7 +114,7 @@ func TestPoliciesEndPods(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			bubble(t, fake.Options{Program: fake.ExitAfter(s, test.code), ExitLag: 40 * time.Millisecond}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+			bubble(t, fake.Options{Program: faketest.ExitAfter(s, test.code), ExitLag: 40 * time.Millisecond}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 				n := c.start("n1", engine)
 				c.create(pod("job", withPolicy(test.policy)))
 				p := c.until("job", "ended", api.IsPodTerminal)
@@ -132,7 +133,7 @@ func TestPoliciesEndPods(t *testing.T) {
 }
 
 func TestActiveDeadlineEndsAPod(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		began := time.Now()
 		c.create(pod("job", func(p *v1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(60) }))
@@ -157,10 +158,10 @@ func TestDeletedPodGetsItsGracePeriod(t *testing.T) {
 		want    time.Duration
 	}{
 		{"a container that obeys ends the wait", fake.Forever, nil, nil, 0},
-		{"one that does not is killed at the end", fake.IgnoreSignals, nil, nil, 30 * s},
-		{"the deletion may say how long", fake.IgnoreSignals, proto.Int64(7), nil, 7 * s},
-		{"a shorter period asked for later counts", fake.IgnoreSignals, nil, proto.Int64(3), 8 * s},
-		{"a pod forgotten by the API is ended all the same", fake.IgnoreSignals, nil, proto.Int64(0), 7 * s},
+		{"one that does not is killed at the end", faketest.IgnoreSignals, nil, nil, 30 * s},
+		{"the deletion may say how long", faketest.IgnoreSignals, proto.Int64(7), nil, 7 * s},
+		{"a shorter period asked for later counts", faketest.IgnoreSignals, nil, proto.Int64(3), 8 * s},
+		{"a pod forgotten by the API is ended all the same", faketest.IgnoreSignals, nil, proto.Int64(0), 7 * s},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestDeletedPodGetsItsGracePeriod(t *testing.T) {
 }
 
 func TestAgentThatComesBackGrantsWhatIsLeftOfTheGracePeriod(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		n := c.start("n1", engine)
 		c.create(pod("web"))
 		c.until("web", "ready", running)
@@ -209,7 +210,7 @@ func TestOnePullServesAllPods(t *testing.T) {
 	pulls := make(chan string, 10)
 	slow := func(ctx context.Context, ref string, o container.PullOptions) error {
 		pulls <- ref
-		return fake.SlowRegistry(10*s)(ctx, ref, o)
+		return faketest.SlowRegistry(10*s)(ctx, ref, o)
 	}
 	bubble(t, fake.Options{Pull: slow}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
@@ -308,7 +309,7 @@ func TestNameThatSomebodyElseHasIsTriedAgainWithPauses(t *testing.T) {
 }
 
 func TestDeletedPodDoesNotWaitForItsPull(t *testing.T) {
-	bubble(t, fake.Options{Pull: fake.SlowRegistry(time.Hour)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Pull: faketest.SlowRegistry(time.Hour)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		began := time.Now()
 		c.create(pod("web"))

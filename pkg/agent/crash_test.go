@@ -13,6 +13,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -43,7 +44,7 @@ func TestTheAgentMayDieAtAnyCallToTheEngine(t *testing.T) {
 func dieAt(t *testing.T, n int, carriedOut bool) (died bool) {
 	t.Helper()
 	t.Run(fmt.Sprintf("call %d, carried out %t", n, carriedOut), func(t *testing.T) {
-		programs := map[string]fake.Program{"step:1": fake.ExitAfter(time.Second, 0)}
+		programs := map[string]fake.Program{"step:1": faketest.ExitAfter(time.Second, 0)}
 		bubble(t, fake.Options{ExitLag: 40 * time.Millisecond, Programs: programs}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 			mortal := &mortal{left: n, carriedOut: carriedOut, dead: make(chan struct{})}
 			first := c.start("n1", between{engine, mortal.around})

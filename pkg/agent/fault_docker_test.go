@@ -44,7 +44,9 @@ func TestDockerFaults(t *testing.T) {
 		return c.until(name, "ready", running)
 	}
 	answers := func(p *v1.Pod) bool {
-		client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		client := http.Client{Timeout: time.Second, Transport: &http.Transport{
+			DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: time.Second}).DialContext, // which outlives its request
+		}}
 		r, err := client.Get("http://" + net.JoinHostPort(p.GetStatus().GetPodIp(), "8080") + "/healthz") //nolint:noctx // it has a limit
 		if err == nil {
 			r.Body.Close()

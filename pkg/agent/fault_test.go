@@ -15,6 +15,7 @@ import (
 	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -123,6 +124,19 @@ func (c *cluster) untilForgotten() {
 
 func faultOf(typ string) *v1.ChaosFault { return &v1.ChaosFault{Type: typ} }
 
+// blames says whether a write that says so is the work of an injection.
+func (c *cluster) blames(i *v1.ChaosInjection, says string) (found bool) {
+	c.t.Helper()
+	for e, err := range c.client.History(c.t.Context(), &v1.HistoryRequest{}) {
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		cause := e.GetCause()
+		found = found || cause.GetTrigger() == i.GetMetadata().GetResourceVersion() && strings.Contains(cause.GetMessage(), says)
+	}
+	return found
+}
+
 func TestANodeSaysWhatCanBeBrokenOnIt(t *testing.T) {
 	bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.crash = func(time.Duration) error { return nil }
@@ -153,16 +167,7 @@ func TestAContainerIsKilledOnceAndTheInjectionIsToBlame(t *testing.T) {
 		if status(p, "side").GetRestartCount() != 0 {
 			t.Error("the other container was hit")
 		}
-		caused := false
-		for e, err := range c.client.History(t.Context(), &v1.HistoryRequest{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			cause := e.GetCause()
-			caused = caused || cause.GetTrigger() == asked.GetMetadata().GetResourceVersion() &&
-				strings.Contains(cause.GetMessage(), "container app was killed from outside by signal 9")
-		}
-		if !caused {
+		if !c.blames(asked, "container app was killed from outside by signal 9") {
 			t.Error("no write of the pod's end names the injection")
 		}
 		<-time.After(time.Hour) // virtual
@@ -290,20 +295,27 @@ func TestAStoppedNodeLosesItsContainersAndNobodyElses(t *testing.T) {
 		c.create(pod("other", onNode("n2")))
 		c.until("web", "ready", running)
 		c.until("other", "ready", running)
-		c.inject("stop", faultOf(api.FaultStopNode), nil, 10*s)
+		asked := c.inject("stop", faultOf(api.FaultStopNode), nil, 10*s)
 		<-crashed
 		first.kill()
 		c.expect(engine, "other/POD#0 running", "other/app#0 running", "web/POD#0 exited", "web/app#0 exited")
 		c.start("n1", engine)
 		c.untilInjection("stop", api.ChaosHealed)
-		c.until("web", "restarted", restarted(1))
+		p := c.until("web", "restarted", restarted(1))
+		ended := api.TerminationsOf(p).Find("app", status(p, "app").GetLastState().GetTerminated().GetContainerId())
+		if ended == nil || ended.Message != "SIGKILL by chaosinjection/stop" {
+			t.Errorf("the ledger says %v", ended)
+		}
+		if !c.blames(asked, "container app was killed from outside by signal 9") {
+			t.Error("no write of the container's end names the injection")
+		}
 	})
 }
 
 func TestAShiftedClockIsSeenInWhatTheAgentWritesAndInNothingItWaitsFor(t *testing.T) {
 	for name, shift := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, fake.Options{Program: fake.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+			bubble(t, fake.Options{Program: faketest.ExitAfter(s, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 				c.start("n1", engine)
 				c.create(pod("before"))
 				c.until("before", "ready", running)

@@ -16,6 +16,7 @@ import (
 	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -114,7 +115,7 @@ func (p *private) pull(ctx context.Context, ref string, o container.PullOptions)
 	if o.Login == nil || *o.Login != (container.Login{Username: "me", Password: password}) {
 		return fmt.Errorf("unauthorized: %s may not have %s", user, ref)
 	}
-	return fake.SlowRegistry(p.takes)(ctx, ref, o)
+	return faketest.SlowRegistry(p.takes)(ctx, ref, o)
 }
 
 func TestAPrivateImageIsPulledWithTheSecretsOfItsPodInTheirOrder(t *testing.T) {
@@ -216,7 +217,7 @@ func TestFourImagesArePulledAtATime(t *testing.T) {
 		if n := now.Add(1); n > most.Load() {
 			most.Store(n)
 		}
-		return fake.SlowRegistry(10*s)(ctx, ref, o)
+		return faketest.SlowRegistry(10*s)(ctx, ref, o)
 	}
 	bubble(t, fake.Options{Pull: slow}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		began := time.Now()

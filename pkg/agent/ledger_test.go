@@ -15,6 +15,7 @@ import (
 	"orch/internal/testimage"
 	"orch/pkg/api"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -39,7 +40,7 @@ func TestTheLastTenEndsOfAContainerAreKnown(t *testing.T) {
 	program := func(ctx context.Context, p *fake.Process) int {
 		life++
 		fmt.Fprintf(p.Stdout, "life %d\nlast words %d\n", life, life)
-		return fake.ExitAfter(time.Minute, 3)(ctx, p)
+		return faketest.ExitAfter(time.Minute, 3)(ctx, p)
 	}
 	bubble(t, fake.Options{Program: program}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
@@ -64,7 +65,7 @@ func TestTheLastTenEndsOfAContainerAreKnown(t *testing.T) {
 func TestRestartsAndTheirReasonsOutliveAgentAndContainers(t *testing.T) {
 	program := func(ctx context.Context, p *fake.Process) int {
 		fmt.Fprintln(p.Stdout, "hello")
-		return fake.IgnoreSignals(ctx, p)
+		return faketest.IgnoreSignals(ctx, p)
 	}
 	bubble(t, fake.Options{Program: program}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		first := c.start("n1", engine)
@@ -97,7 +98,7 @@ func TestRestartsAndTheirReasonsOutliveAgentAndContainers(t *testing.T) {
 }
 
 func TestAUserNeitherWritesNorLosesTheLedger(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.ExitAfter(time.Minute, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.ExitAfter(time.Minute, 3)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		made := c.create(pod("web", func(p *v1.Pod) {
 			p.Metadata.Annotations = map[string]string{api.AnnotationTerminations: `{"app":[{"containerID":"x"}]}`, "a": "b"}

@@ -17,6 +17,7 @@ import (
 	"orch/pkg/client"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -38,7 +39,7 @@ func initStatus(p *v1.Pod, i int) *v1.ContainerStatus {
 }
 
 func TestInitContainersRunBeforeTheContainersAndSidecarsBesideThem(t *testing.T) {
-	bubble(t, fake.Options{Programs: map[string]fake.Program{"step:1": fake.ExitAfter(5*s, 0)}}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Programs: map[string]fake.Program{"step:1": faketest.ExitAfter(5*s, 0)}}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		n := c.start("n1", engine)
 		c.create(pod("web", withInit("step:1", "proxy:1")))
 		c.until("web", "preparing", func(p *v1.Pod) bool { return initStatus(p, 0).GetState().GetRunning() != nil })
@@ -81,7 +82,7 @@ func TestInitContainersRunBeforeTheContainersAndSidecarsBesideThem(t *testing.T)
 }
 
 func TestInitContainerThatFails(t *testing.T) {
-	bubble(t, fake.Options{Programs: map[string]fake.Program{"step:1": fake.ExitAfter(s, 1)}}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Programs: map[string]fake.Program{"step:1": faketest.ExitAfter(s, 1)}}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		c.create(pod("web", withInit("step:1", "proxy:1")))
 		p := c.until("web", "in its back-off", func(p *v1.Pod) bool {
@@ -95,13 +96,13 @@ func TestInitContainerThatFails(t *testing.T) {
 		if p.GetStatus().GetPhase() != api.PodFailed {
 			t.Errorf("phase %s", p.GetStatus().GetPhase())
 		}
-		engine.SetProgram("step:1", fake.ExitAfter(s, 0))
+		engine.SetProgram("step:1", faketest.ExitAfter(s, 0))
 		c.until("web", "ready", running)
 	})
 }
 
 func TestSidecarDoesNotKeepAJob(t *testing.T) {
-	programs := map[string]fake.Program{"step:1": fake.ExitAfter(s, 0), "img:1": fake.ExitAfter(10*s, 0), "proxy:1": fake.IgnoreSignals}
+	programs := map[string]fake.Program{"step:1": faketest.ExitAfter(s, 0), "img:1": faketest.ExitAfter(10*s, 0), "proxy:1": faketest.IgnoreSignals}
 	bubble(t, fake.Options{Programs: programs}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		began := time.Now()
@@ -189,7 +190,7 @@ func TestHookThatOutlivesItsContainerHoldsUpNothing(t *testing.T) {
 }
 
 func TestPreStopHookHasTheGracePeriodAndTheProgramTwoSeconds(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.IgnoreSignals}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
 		c.create(pod("web", withHooks(nil, pause(30))))
 		c.until("web", "ready", running)
@@ -254,7 +255,7 @@ func TestEndIsAnnouncedOnceHoweverLongTheEngineIsAway(t *testing.T) {
 func TestStartThatWaitsForItsTurnEndsWithItsPod(t *testing.T) {
 	bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		c.start("n1", engine)
-		engine.SetHook(fake.Hang("CreateSandbox"))
+		engine.SetHook(faketest.Hang("CreateSandbox"))
 		for _, name := range []string{"a", "b", "c", "d"} {
 			c.create(pod(name))
 		}

@@ -8,6 +8,7 @@ import (
 
 	"orch/pkg/agent/eviction"
 	"orch/pkg/agent/lifecycle"
+	"orch/pkg/agent/observer"
 	"orch/pkg/api"
 	"orch/pkg/container"
 	v1 "orch/proto/v1"
@@ -311,7 +312,7 @@ func (m *monitor) rates(ctx context.Context) (before, now sample) {
 		return before, now
 	}
 	before = now
-	sleep(ctx, rateWindow)
+	observer.Sleep(ctx, rateWindow)
 	now = m.look(ctx)
 	maps.DeleteFunc(now.containers, func(id string, _ container.Stats) bool { _, ok := before.containers[id]; return !ok })
 	return before, now

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orch/pkg/agent/lifecycle"
+	"orch/pkg/agent/observer"
 	"orch/pkg/api"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
@@ -150,7 +151,7 @@ func (r *reporter) write() {
 		r.mu.Unlock()
 		if again && !corrected {
 			corrected = true
-			sleep(ctx, correctPause)
+			observer.Sleep(ctx, correctPause)
 			continue
 		}
 
@@ -194,16 +195,8 @@ func (r *reporter) write() {
 			}
 			r.mu.Unlock()
 		default: // what is wrong with the server, as a full disk is, will pass
-			sleep(ctx, pause)
+			observer.Sleep(ctx, pause)
 			pause = min(2*pause, maxReportPause)
 		}
-	}
-}
-
-// sleep waits, or returns when ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 	v1 "orch/proto/v1"
 )
 
@@ -156,7 +157,7 @@ func TestAFollowedLogEndsWithTheLastLife(t *testing.T) {
 				life++
 				code := test.codes[life-1]
 				fmt.Fprintf(p.Stdout, "life %d\n", life)
-				return fake.ExitAfter(time.Minute, code)(ctx, p)
+				return faketest.ExitAfter(time.Minute, code)(ctx, p)
 			}
 			bubble(t, fake.Options{Program: program, ExitLag: 40 * time.Millisecond}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 				streams := c.start("n1", engine).streams(t)
@@ -171,7 +172,7 @@ func TestAFollowedLogEndsWithTheLastLife(t *testing.T) {
 }
 
 func TestAFollowerThatGoesAwayIsNotWaitedFor(t *testing.T) {
-	bubble(t, fake.Options{Program: fake.ExitAfter(time.Second, 1)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+	bubble(t, fake.Options{Program: faketest.ExitAfter(time.Second, 1)}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		streams := c.start("n1", engine).streams(t)
 		c.create(pod("web"))
 		c.until("web", "in back-off", waitingFor("CrashLoopBackOff"))

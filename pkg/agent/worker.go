@@ -172,6 +172,12 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 		Now:         time.Now(),
 		Shift:       w.agent.clock.Shift(),
 	}
+	for _, c := range v.Containers {
+		if i := w.agent.faults.StoppedBy(c.EndedAt); i != nil && c.Exited() && w.memory.Killers[c.ID] == "" {
+			w.memory.Killers[c.ID] = "chaosinjection/" + i.GetMetadata().GetName()
+			w.reporter.Blame(i.GetMetadata().GetResourceVersion(), false)
+		}
+	}
 	w.memory.Observe(v)
 	if v.Ending() {
 		w.agent.objects.Use(w.uid, nil)

@@ -77,6 +77,12 @@ func ChaosTarget(i *v1.ChaosInjection) string {
 	return "apiserver"
 }
 
+// IsInjectionOver says that an injection's status is its last.
+func IsInjectionOver(i *v1.ChaosInjection) bool {
+	phase := i.GetStatus().GetPhase()
+	return phase == ChaosHealed || phase == ChaosFailed
+}
+
 // IsChaosProtected says whether an object's label keeps it from every fault.
 func IsChaosProtected(o Object) bool {
 	return o.GetMetadata().GetLabels()[LabelChaosProtected] == "true"
@@ -106,25 +112,17 @@ func (e *problems) experiment(s *v1.ChaosExperimentSpec) {
 	const p path = "spec"
 	k, known := e.fault(p.child("fault"), s.GetFault())
 	e.modeAndValue(p, s)
-	for _, f := range []struct {
-		name    string
-		seconds int32
-		least   int32
-	}{{"everySeconds", s.GetEverySeconds(), 0}, {"durationSeconds", s.GetDurationSeconds(), 1}, {"faultSeconds", s.GetFaultSeconds(), 0}} {
-		e.within(p.child(f.name), int64(f.seconds), int64(f.least), maxFaultSeconds)
-	}
+	e.within(p.child("everySeconds"), int64(s.GetEverySeconds()), 0, maxFaultSeconds)
+	e.within(p.child("durationSeconds"), int64(s.GetDurationSeconds()), 1, maxFaultSeconds)
+	e.within(p.child("faultSeconds"), int64(s.GetFaultSeconds()), 0, maxFaultSeconds)
 	e.nonNegative(p.child("seed"), s.GetSeed())
 	e.steadyState(p.child("steadyState"), s.GetSteadyState())
 	if s.GetProbe() != nil {
 		e.chaosProbe(p.child("probe"), s.GetProbe())
 	}
-	selectors := []struct {
-		name     string
-		selector *v1.LabelSelector
-	}{{"selector", s.GetSelector()}, {"nodeSelector", s.GetNodeSelector()}, {"peerSelector", s.GetPeerSelector()}}
-	for _, f := range selectors {
-		e.labelSelector(p.child(f.name), f.selector)
-	}
+	e.labelSelector(p.child("selector"), s.GetSelector())
+	e.labelSelector(p.child("nodeSelector"), s.GetNodeSelector())
+	e.labelSelector(p.child("peerSelector"), s.GetPeerSelector())
 	if !known {
 		return
 	}
@@ -153,7 +151,7 @@ func (e *problems) experiment(s *v1.ChaosExperimentSpec) {
 	if !k.Lasts && s.GetFaultSeconds() != 0 {
 		e.forbidden(p.child("faultSeconds"), "may not be set for "+s.GetFault().GetType()+", which is over at once")
 	}
-	if needsDownTime(s.GetFault().GetType()) && s.GetFaultSeconds() == 0 {
+	if NeedsDownTime(s.GetFault().GetType()) && s.GetFaultSeconds() == 0 {
 		e.required(p.child("faultSeconds"), "how long it is down")
 	}
 	if every := s.GetEverySeconds(); every > 0 && s.GetFaultSeconds() > every {
@@ -161,8 +159,9 @@ func (e *problems) experiment(s *v1.ChaosExperimentSpec) {
 	}
 }
 
-// needsDownTime: what is down cannot be told to come back, so it must know when.
-func needsDownTime(fault string) bool {
+// NeedsDownTime says that a fault needs faultSeconds: what is down cannot be told to
+// come back, so it must know when.
+func NeedsDownTime(fault string) bool {
 	return fault == FaultCrashAgent || fault == FaultStopNode || fault == FaultCrashAPIServer
 }
 

@@ -27,7 +27,8 @@ func (s *Server) secureChaos(ctx context.Context, x *v1.ChaosExperiment) error {
 		return api.Forbidden(kindChaos, m.GetName(), "namespace "+m.GetNamespace()+" is protected: nothing in it may be broken")
 	}
 	kind, _ := api.FaultKindOf(fault)
-	if r := mayInject(kind.Scope); r.Verb != "" && !callerOf(ctx).trusted {
+	if resource := injectable[kind.Scope]; resource != "" && !callerOf(ctx).trusted {
+		r := authz.Request{Verb: "inject", Group: api.GroupChaos, Resource: resource}
 		allowed, why, err := s.may(ctx, callerOf(ctx).User, r)
 		if err != nil {
 			return err
@@ -46,19 +47,9 @@ func (s *Server) secureChaos(ctx context.Context, x *v1.ChaosExperiment) error {
 	return api.Invalid(kindChaos, m.GetName(), []*v1.FieldError{{Field: "spec.fault.type", Reason: "FieldValueForbidden", Message: "Forbidden: " + why}})
 }
 
-// mayInject is the right that it takes to break what belongs to no namespace.
-func mayInject(scope api.ChaosScope) authz.Request {
-	r := authz.Request{Verb: "inject", Group: api.GroupChaos}
-	switch scope {
-	case api.ScopeNode:
-		r.Resource = "nodes"
-	case api.ScopeAPIServer:
-		r.Resource = "apiservers"
-	default:
-		return authz.Request{}
-	}
-	return r
-}
+// injectable are the resources that it takes the verb inject on to break what belongs
+// to no namespace.
+var injectable = map[api.ChaosScope]string{api.ScopeNode: "nodes", api.ScopeAPIServer: "apiservers"}
 
 // nobodyCanInject says why no node that an experiment may hit can do its fault; ""
 // where one can.

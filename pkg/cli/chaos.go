@@ -46,7 +46,6 @@ func newChaos(f *factory) *cobra.Command {
 func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	var (
 		r                              runFlags
-		labels, nodes, peers           string
 		every, lasts, each, delay, off time.Duration
 		grace                          int64
 	)
@@ -54,20 +53,8 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	kind, _ := api.FaultKindOf(fault)
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
+		RunE: func(c *cobra.Command, _ []string) error {
 			s := x.Spec
-			for _, sel := range []struct {
-				flag, text string
-				to         **v1.LabelSelector
-				all        bool
-			}{{"selector", labels, &s.Selector, false}, {"node-selector", nodes, &s.NodeSelector, kind.Scope == api.ScopeNode}, {"peer", peers, &s.PeerSelector, false}} {
-				if sel.text == "" && !sel.all && !c.Flags().Changed(sel.flag) {
-					continue
-				}
-				if *sel.to, err = labelSelector(sel.text); err != nil {
-					return fmt.Errorf("--%s: %w", sel.flag, err)
-				}
-			}
 			s.EverySeconds, s.DurationSeconds, s.FaultSeconds = wholeSeconds(every), wholeSeconds(lasts), wholeSeconds(each)
 			s.Fault.DelayMilliseconds, s.Fault.OffsetSeconds = int32(delay.Milliseconds()), wholeSeconds(off) //nolint:gosec // the server bounds it
 			if c.Flags().Changed("grace-period") {
@@ -78,24 +65,36 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 		},
 	}
 	s := x.Spec
+	selector := func(to **v1.LabelSelector) func(string) error {
+		return func(text string) (err error) {
+			*to, err = labelSelector(text)
+			return err
+		}
+	}
+	if kind.Scope == api.ScopeNode {
+		s.NodeSelector = &v1.LabelSelector{}
+	}
 	c.Flags().DurationVar(&every, "every", 0, "make a new choice each so often; 0: once")
 	c.Flags().DurationVar(&lasts, "for", time.Minute, "how long all of it lasts")
 	if kind.Lasts {
 		c.Flags().DurationVar(&each, "fault-for", 0, "how long each fault lasts; 0: until the next choice, or the end")
 	}
+	if api.NeedsDownTime(fault) {
+		_ = c.MarkFlagRequired("fault-for")
+	}
 	if kind.Scope != api.ScopeAPIServer {
-		c.Flags().StringVar(&nodes, "node-selector", "", "only nodes with these labels, or pods on them")
+		c.Flags().Func("node-selector", "only nodes with these `labels`, or pods on them", selector(&s.NodeSelector))
 		c.Flags().StringVar(&s.Mode, "mode", "", "how many are hit each time: One, All, Fixed or FixedPercent")
 		c.Flags().Int32Var(&s.Value, "value", 0, "the number, or the percentage, of the mode")
 	}
 	if kind.Scope == api.ScopePod {
-		c.Flags().StringVarP(&labels, "selector", "l", "", "the pods with these labels")
+		c.Flags().FuncP("selector", "l", "the pods with these `labels`", selector(&s.Selector))
 	}
 	switch fault {
 	case api.FaultKillContainer, api.FaultPauseContainer, api.FaultStressCPU, api.FaultStressMemory:
 		c.Flags().StringSliceVarP(&s.Fault.Containers, "container", "c", nil, "only the containers with these names")
 	case api.FaultNetworkCut, api.FaultNetworkLoss, api.FaultNetworkDelay:
-		c.Flags().StringVar(&peers, "peer", "", "the other side: pods with these labels; default everybody")
+		c.Flags().Func("peer", "the other side: pods with these `labels`; default everybody", selector(&s.PeerSelector))
 	case api.FaultDropWatches, api.FaultDelayWatches:
 		c.Flags().StringSliceVar(&s.Fault.Actors, "actor", nil, "only watches of these users, for example system:node:node-1; default everybody's but people's")
 	case api.FaultShiftClock:
@@ -224,48 +223,60 @@ func attend(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExperi
 			}
 		}
 	}()
+	going, end := context.WithCancel(context.WithoutCancel(ctx)) // also after Ctrl-C: what is broken has still to heal
+	defer end()
 	seen := map[string]string{}
-	show := func(ctx context.Context) (over *v1.ChaosExperiment, err error) {
-		l, err := client.For[*v1.ChaosInjection](c).List(ctx, client.ListOptions{Namespace: m.GetNamespace(), FieldSelector: "spec.experiment=" + m.GetName()})
-		if err != nil {
-			return nil, err
+	show := func(o api.Object) {
+		i, _ := o.(*v1.ChaosInjection)
+		id, phase := i.GetMetadata().GetUid(), i.GetStatus().GetPhase()
+		if quiet || phase == seen[id] || phase == api.ChaosPending || phase == "" {
+			return
 		}
-		for _, i := range l.Items {
-			id, phase := i.GetMetadata().GetUid(), i.GetStatus().GetPhase()
-			if quiet || phase == seen[id] || phase == api.ChaosPending || phase == "" {
-				continue
-			}
-			if seen[id] == "" && phase == api.ChaosHealed && i.GetStatus().GetInjectedAt() != nil {
-				sayInjection(f, i, api.ChaosInjected)
-			}
-			seen[id] = phase
-			sayInjection(f, i, phase)
+		if seen[id] == "" && phase == api.ChaosHealed {
+			sayInjection(f, i, api.ChaosInjected)
 		}
-		now, err := client.For[*v1.ChaosExperiment](c).Get(ctx, m.GetNamespace(), m.GetName())
-		if err != nil || now.GetStatus().GetEndTime() == nil {
-			return nil, err
-		}
-		return now, nil
+		seen[id] = phase
+		sayInjection(f, i, phase)
 	}
-	going := context.WithoutCancel(ctx)
-	for {
-		over, err := show(going)
-		switch {
-		case errors.Is(err, api.ErrNotFound):
-			return fmt.Errorf("%s was deleted", printer.Name(x))
-		case err != nil && !errors.Is(err, api.ErrUnavailable) && !errors.Is(err, api.ErrTimeout):
-			return err
-		case over != nil:
-			if s := over.GetStatus(); !quiet {
-				fmt.Fprintf(f.Out, "%s %s: %s\n", printer.Name(x), s.GetPhase(), s.GetMessage())
-			}
-			if over.GetStatus().GetPhase() == api.ChaosFailed {
-				return &exitError{code: 1}
-			}
-			return nil
-		}
-		<-time.After(200 * time.Millisecond) // also after Ctrl-C: what is broken has still to heal
+	// From its creation on, as it may at once crash the server.
+	from := m.GetResourceVersion()
+	watch := func(kind, field string, over func(client.Event[api.Object]) (bool, error)) error {
+		w := client.WatchOptions{Namespace: m.GetNamespace(), FieldSelector: field + "=" + m.GetName(), From: &from, Wait: true}
+		return eachEvent(going, client.ForKind(c, api.KindByName(kind)), w, over)
 	}
+	shown := make(chan error, 1)
+	go func() {
+		shown <- watch("ChaosInjection", "spec.experiment", func(e client.Event[api.Object]) (bool, error) { show(e.Object); return false, nil })
+	}()
+	over := x
+	err := watch("ChaosExperiment", "metadata.name", func(e client.Event[api.Object]) (bool, error) {
+		if now, ok := e.Object.(*v1.ChaosExperiment); ok {
+			over = now
+		}
+		if over.GetStatus().GetEndTime() == nil && e.Type == v1.WatchEvent_TYPE_DELETED {
+			return false, fmt.Errorf("%s was deleted", printer.Name(x))
+		}
+		return over.GetStatus().GetEndTime() != nil, nil
+	})
+	end()
+	<-shown //nolint:errcheck // it ends as it was asked to
+	if err != nil {
+		return err
+	}
+	all, err := client.For[*v1.ChaosInjection](c).List(context.WithoutCancel(ctx), client.ListOptions{Namespace: m.GetNamespace(), FieldSelector: "spec.experiment=" + m.GetName()})
+	if err != nil {
+		return err
+	}
+	for _, i := range all.Items { // the two watches are not equally fast
+		show(i)
+	}
+	if s := over.GetStatus(); !quiet {
+		fmt.Fprintf(f.Out, "%s %s: %s\n", printer.Name(x), s.GetPhase(), s.GetMessage())
+	}
+	if over.GetStatus().GetPhase() == api.ChaosFailed {
+		return &exitError{code: 1}
+	}
+	return nil
 }
 
 func sayInjection(f *factory, i *v1.ChaosInjection, phase string) {
@@ -310,7 +321,7 @@ func forecast(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExpe
 	}
 	for round := range rounds {
 		for _, k := range chaos.Choose(s, round+1, len(all)) {
-			fmt.Fprintf(f.Out, "round %d: %s of %s\n", round+1, s.GetFault().GetType(), all[k])
+			fmt.Fprintf(f.Out, "round %d: %s of %s\n", round+1, s.GetFault().GetType(), api.ChaosTarget(chaos.Injection(x, all[k], round, 0, time.Time{})))
 		}
 	}
 	return nil
@@ -331,12 +342,10 @@ func newChaosStop(f *factory) *cobra.Command {
 	return &cobra.Command{
 		Use: "stop NAME...", Short: "Stop experiments, and heal what they broke", Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := f.client()
+			ctx, cl, err := f.begin(c.Context(), "ChaosStop", "stopped with orchctl")
 			if err != nil {
 				return err
 			}
-			ctx, cancel := f.request(c.Context(), "ChaosStop", "stopped with orchctl")
-			defer cancel()
 			for _, name := range args {
 				x, err := client.For[*v1.ChaosExperiment](cl).Modify(ctx, f.ns(), name, func(x *v1.ChaosExperiment) error {
 					x.Spec.Stop = true

@@ -87,6 +87,7 @@ func tell(w io.Writer, x why.Explanation) {
 			continue
 		}
 		fmt.Fprintf(w, "%s  %s%s (rev %d)\n", clock(s.Time), s.Text, by(s), s.Revision)
+		meanwhile(w, "            ", s, told)
 		for c := s.Because; c != nil && c.Object != x.Object; c = c.Because {
 			if c.Quiet && c.Because != nil {
 				continue
@@ -97,6 +98,17 @@ func tell(w io.Writer, x why.Explanation) {
 			}
 			told[c.Revision] = true
 			fmt.Fprintf(w, "            ← %s (rev %d)\n", line(*c), c.Revision)
+			meanwhile(w, "            ", *c, told)
+		}
+	}
+}
+
+// meanwhile prints, once each, what was broken on purpose when a step was made.
+func meanwhile(w io.Writer, indent string, s why.Step, told map[int64]bool) {
+	for _, m := range s.Meanwhile {
+		if !told[m.Revision] {
+			told[m.Revision] = true
+			fmt.Fprintf(w, "%s~ meanwhile %s: %s (rev %d)\n", indent, m.Object, m.Text, m.Revision)
 		}
 	}
 }
@@ -140,10 +152,11 @@ type causes struct {
 	// children are the revisions that follow from each; 0 has the beginnings.
 	children map[int64][]int64
 	steps    map[int64]why.Step
+	told     map[int64]bool
 }
 
 func (t *causes) draw(x why.Explanation) {
-	t.children, t.steps = map[int64][]int64{}, map[int64]why.Step{}
+	t.children, t.steps, t.told = map[int64][]int64{}, map[int64]why.Step{}, map[int64]bool{}
 	for i := range x.Steps {
 		t.add(&x.Steps[i])
 	}
@@ -181,6 +194,7 @@ func (t *causes) below(rev int64) []int64 {
 func (t *causes) branch(rev int64, first, rest string) {
 	s := t.steps[rev]
 	fmt.Fprintf(t.out, "%s%s  %s (rev %d)\n", first, clock(s.Time), line(s), rev)
+	meanwhile(t.out, rest+"          ", s, t.told)
 	children := t.below(rev)
 	for i, child := range children {
 		if i == len(children)-1 {

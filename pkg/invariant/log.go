@@ -60,9 +60,6 @@ func (c *Checker) Seed(o api.Object) {
 // All are the violations so far, in the order of their revisions.
 func (c *Checker) All() []*Violation { return c.all }
 
-// Entries is how many entries were checked.
-func (c *Checker) Entries() int { return c.entries }
-
 // Check takes the next entry, and returns what it breaks.
 func (c *Checker) Check(e *v1.LogEntry) []*Violation {
 	c.entries++

@@ -15,7 +15,8 @@ const askAtOnce = 500
 // Gather fetches an object's entries, oldest first, without the heartbeats of
 // nodes, and all entries that they lead to: it asks for what made them necessary,
 // and again for what made that necessary, as often as the longest chain has
-// links; and with each for what it replaced.
+// links; and with each for what it replaced. Beside them it has the faults that
+// experiments have injected.
 func Gather(ctx context.Context, c *client.Client, key Key) (history []*v1.LogEntry, log Log, err error) {
 	log = Log{}
 	for e, err := range c.History(ctx, &v1.HistoryRequest{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, ExceptReasons: []string{"Heartbeat"}}) {
@@ -25,7 +26,10 @@ func Gather(ctx context.Context, c *client.Client, key Key) (history []*v1.LogEn
 		log[e.GetRevision()] = e
 		history = append(history, e)
 	}
-	return history, log, log.Follow(ctx, c, history)
+	if err := log.Follow(ctx, c, history); err != nil || len(history) == 0 {
+		return history, log, err
+	}
+	return history, log, log.gatherFaults(ctx, c, key.Namespace, history[len(history)-1].GetRevision())
 }
 
 // Follow fetches the entries that others lead to, with what each of those

@@ -6,7 +6,8 @@
 // [Explain] is pure; [Gather] fetches what it needs.
 //
 // Read next: gather.go, sentence.go for the words, origin.go for where chains
-// may begin, change.go for what differs between two revisions.
+// may begin, fault.go for what was broken on purpose, change.go for what differs
+// between two revisions.
 package why
 
 import (
@@ -61,6 +62,9 @@ type Step struct {
 	// what made the entry necessary.
 	Origin  Origin `json:"origin,omitempty"`
 	Because *Step  `json:"because,omitempty"`
+	// Meanwhile is what was broken on purpose elsewhere, and may be why it came so,
+	// or so late.
+	Meanwhile []Step `json:"meanwhile,omitempty"`
 	// Quiet says that it is only the keeping of accounts.
 	Quiet bool `json:"-"`
 }
@@ -102,6 +106,7 @@ func Explain(key Key, history []*v1.LogEntry, log Log, o Options) Explanation {
 		}
 		x.Steps = append(x.Steps, *log.Chain(e))
 	}
+	log.faults(&x, history, o.Since)
 	if oldest := history[0]; len(x.Steps) > 0 && oldest.GetPrevious() != 0 && !oldest.GetTime().AsTime().Before(o.Since) {
 		x.Steps = append(x.Steps, Step{Text: fmt.Sprintf("the log no longer tells what was before revision %d", oldest.GetRevision()), Origin: Compacted})
 	}

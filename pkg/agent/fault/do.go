@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func (k *Keeper) wreck(ctx context.Context, i *v1.ChaosInjection) (what string, 
 	f := i.GetSpec().GetFault()
 	switch f.GetType() {
 	case api.FaultKillContainer:
-		signal := withDefault(f.GetSignal(), "SIGKILL")
+		signal := cmp.Or(f.GetSignal(), "SIGKILL")
 		return k.each(i, "was sent "+signal, func(c lifecycle.Container) error {
 			k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, "chaosinjection/"+i.GetMetadata().GetName())
 			return k.o.Runtime.Kill(ctx, c.ID, signal)

@@ -16,6 +16,7 @@
 package fault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -86,6 +87,7 @@ type Keeper struct {
 	mirror     *informer.Informer[*v1.ChaosInjection]
 	wake       chan struct{} // of size 1
 	tasks      sync.WaitGroup
+	stops      []*v1.ChaosInjection // the StopNodes that ended the agents before
 
 	mu      sync.Mutex // protects what follows
 	offered []string
@@ -99,15 +101,25 @@ type Keeper struct {
 // retryAfter is how soon is tried again what failed: healing above all.
 const retryAfter = time.Second
 
-// New returns a keeper that does nothing until Run.
+// New returns a keeper that does nothing until Run. It reads the journal.
 func New(o Options) *Keeper {
 	injections := client.For[*v1.ChaosInjection](o.Client)
 	k := &Keeper{
 		o: o, journal: journal(o.Dir), injections: injections,
-		mirror:  informer.New(injections, informer.Options{FieldSelector: "spec.nodeName=" + o.Node, Logger: o.Logger}),
-		wake:    make(chan struct{}, 1),
-		records: map[string]Record{}, busy: map[string]bool{}, retry: map[string]time.Time{}, stress: map[string][]*stressor{},
+		mirror: informer.New(injections, informer.Options{FieldSelector: "spec.nodeName=" + o.Node, Logger: o.Logger}),
+		wake:   make(chan struct{}, 1),
+		busy:   map[string]bool{}, retry: map[string]time.Time{}, stress: map[string][]*stressor{},
 	}
+	records, err := k.journal.Read()
+	if err != nil {
+		o.Logger.Error("what may be broken on this node is not known", "error", err)
+	}
+	for _, r := range records {
+		if r.Injection.GetSpec().GetFault().GetType() == api.FaultStopNode && r.Injection.GetStatus().GetInjectedAt() != nil {
+			k.stops = append(k.stops, r.Injection)
+		}
+	}
+	k.records = records
 	k.mirror.OnChange(func(informer.Change[*v1.ChaosInjection]) { k.Poke() })
 	return k
 }
@@ -126,17 +138,14 @@ func (k *Keeper) Offered(engine string) (faults string, netem bool) {
 	if engine != "fake" {
 		can := kernelCan()
 		netem = can.netem
-		for _, f := range []struct {
-			can    bool
-			faults []string
-		}{
-			{can.stress, []string{api.FaultStressCPU, api.FaultStressMemory}},
-			{can.filter, []string{api.FaultNetworkLoss, api.FaultNetworkCut}},
-			{can.netem, []string{api.FaultNetworkDelay}},
-		} {
-			if f.can {
-				offered = append(offered, f.faults...)
-			}
+		if can.stress {
+			offered = append(offered, api.FaultStressCPU, api.FaultStressMemory)
+		}
+		if can.filter {
+			offered = append(offered, api.FaultNetworkLoss, api.FaultNetworkCut)
+		}
+		if can.netem {
+			offered = append(offered, api.FaultNetworkDelay)
 		}
 	}
 	slices.Sort(offered)
@@ -145,6 +154,16 @@ func (k *Keeper) Offered(engine string) (faults string, netem bool) {
 	k.mu.Unlock()
 	k.Poke()
 	return strings.Join(offered, ","), netem
+}
+
+// StoppedBy is the StopNode that ended a container of the node at a time; nil: none.
+func (k *Keeper) StoppedBy(ended time.Time) *v1.ChaosInjection {
+	for _, i := range k.stops {
+		if !ended.Before(i.GetStatus().GetInjectedAt().AsTime()) && ended.Before(i.GetSpec().GetUntil().AsTime()) {
+			return i
+		}
+	}
+	return nil
 }
 
 // Poke makes Run look again.
@@ -160,14 +179,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.o.Dir == "" {
 		return nil
 	}
-	records, err := k.journal.Read()
-	if err != nil {
-		k.o.Logger.Error("what may be broken on this node is not known", "error", err)
-	}
-	k.mu.Lock()
-	k.records = records
-	k.mu.Unlock()
-
 	watching, end := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan error, 1)
 	go func() { watched <- k.mirror.Run(watching) }()
@@ -212,7 +223,10 @@ func (k *Keeper) healAll(ctx context.Context) {
 		if k.healed() {
 			break
 		}
-		sleep(ctx, retryAfter)
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+		}
 	}
 	ctx, cancel = context.WithTimeout(ctx, tellPatience)
 	defer cancel()
@@ -222,21 +236,14 @@ func (k *Keeper) healAll(ctx context.Context) {
 }
 
 func (k *Keeper) healed() bool {
-	for _, r := range k.recorded() {
-		if p := r.Injection.GetStatus().GetPhase(); p != api.ChaosHealed && p != api.ChaosFailed {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.records {
+		if !api.IsInjectionOver(r.Injection) {
 			return false
 		}
 	}
 	return true
-}
-
-func (k *Keeper) recorded() (list []Record) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, r := range k.records {
-		list = append(list, r)
-	}
-	return list
 }
 
 // step looks, decides, and begins what was decided. It returns when to look again
@@ -336,11 +343,8 @@ func (k *Keeper) inject(ctx context.Context, i *v1.ChaosInjection) error {
 func (k *Keeper) enter(i *v1.ChaosInjection, phase, message string) error {
 	uid := i.GetMetadata().GetUid()
 	k.mu.Lock()
-	before := k.records[uid].Injection.GetStatus()
+	before := cmp.Or(k.records[uid].Injection.GetStatus(), i.GetStatus())
 	k.mu.Unlock()
-	if before == nil {
-		before = i.GetStatus()
-	}
 	now := timestamppb.New(time.Now().Truncate(time.Microsecond))
 	s := &v1.ChaosInjectionStatus{Phase: phase, Message: message, InjectedAt: before.GetInjectedAt()}
 	kind, _ := api.FaultKindOf(i.GetSpec().GetFault().GetType())
@@ -373,7 +377,7 @@ func (k *Keeper) tell(ctx context.Context, i *v1.ChaosInjection) error {
 		return nil
 	}
 	ctx = client.WithTrigger(ctx, i.GetMetadata().GetResourceVersion())
-	ctx = client.WithCause(ctx, status.GetPhase(), "%s", withDefault(status.GetMessage(), "it is over"))
+	ctx = client.WithCause(ctx, status.GetPhase(), "%s", cmp.Or(status.GetMessage(), "it is over"))
 	told := proto.CloneOf(i)
 	told.Status = status
 	_, err := k.injections.UpdateStatus(ctx, told)
@@ -381,21 +385,4 @@ func (k *Keeper) tell(ctx context.Context, i *v1.ChaosInjection) error {
 		return nil // the mirror is about to say so
 	}
 	return err // a conflict: the mirror is about to have what is newer
-}
-
-func withDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
-// sleep waits, or returns when ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

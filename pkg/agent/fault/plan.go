@@ -97,7 +97,7 @@ func Plan(v View) (actions []Action, wake time.Time) {
 		case here[uid] || v.Busy[uid] || p.waits(uid):
 		case v.Synced:
 			p.keep(nil, r)
-		case !isOver(r.Injection): // as the API server wanted it last
+		case !api.IsInjectionOver(r.Injection): // as the API server wanted it last
 			p.keep(r.Injection, r)
 		}
 	}
@@ -137,7 +137,7 @@ func (p *planner) waits(uid string) bool {
 func (p *planner) begin(i *v1.ChaosInjection) {
 	s := i.GetSpec()
 	switch phase := i.GetStatus().GetPhase(); {
-	case isOver(i):
+	case api.IsInjectionOver(i):
 	case phase == api.ChaosInjected:
 		p.do(Heal, i, "the node's journal of faults was lost")
 	case p.over(i) != "":
@@ -170,7 +170,7 @@ func (p *planner) keep(i *v1.ChaosInjection, r Record) {
 	}
 	told := i != nil && proto.Equal(i.GetStatus(), r.Injection.GetStatus())
 	switch phase := r.Injection.GetStatus().GetPhase(); {
-	case isOver(r.Injection):
+	case api.IsInjectionOver(r.Injection):
 		if i == nil || told {
 			p.do(Forget, now, "")
 		} else if !p.Ending {
@@ -192,7 +192,7 @@ func (p *planner) keep(i *v1.ChaosInjection, r Record) {
 		p.do(Heal, i, "the pod has ended")
 	case !told:
 		p.do(Tell, i, "")
-	case crashes[i.GetSpec().GetFault().GetType()]:
+	case api.NeedsDownTime(i.GetSpec().GetFault().GetType()):
 		p.do(Crash, i, "")
 	}
 	if p.Silent < silentLimit && kind.Lasts {
@@ -217,24 +217,14 @@ func (p *planner) over(i *v1.ChaosInjection) string {
 	return ""
 }
 
-// isOver says that an injection's status is its last.
-func isOver(i *v1.ChaosInjection) bool {
-	phase := i.GetStatus().GetPhase()
-	return phase == api.ChaosHealed || phase == api.ChaosFailed
-}
-
 func gone(p *v1.Pod) bool { return p == nil || api.IsPodTerminal(p) }
 
 func podKey(i *v1.ChaosInjection) api.Key {
 	return api.Key{Namespace: i.GetMetadata().GetNamespace(), Name: i.GetSpec().GetPodName()}
 }
 
-// crashes are the faults that this process does not survive. What others break that
-// dieWithAgent ends with the agent that broke it.
-var (
-	crashes      = map[string]bool{api.FaultCrashAgent: true, api.FaultStopNode: true}
-	dieWithAgent = map[string]bool{
-		api.FaultCrashAgent: true, api.FaultStopNode: true,
-		api.FaultStressCPU: true, api.FaultStressMemory: true, api.FaultShiftClock: true,
-	}
-)
+// dieWithAgent are the faults that end with the agent that broke it.
+var dieWithAgent = map[string]bool{
+	api.FaultCrashAgent: true, api.FaultStopNode: true,
+	api.FaultStressCPU: true, api.FaultStressMemory: true, api.FaultShiftClock: true,
+}

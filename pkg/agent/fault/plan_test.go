@@ -191,7 +191,7 @@ func TestPlanHealsWhateverHappens(t *testing.T) {
 						return true
 					}
 					times++
-					if broken = kind.Lasts && !crashes[typ]; dies("after") {
+					if broken = kind.Lasts && !api.NeedsDownTime(typ); dies("after") {
 						return true
 					}
 					phase := api.ChaosHealed
@@ -240,7 +240,7 @@ func TestPlanHealsWhateverHappens(t *testing.T) {
 				t.Fatal("it never comes to an end")
 			}
 		}
-		if broken || len(v.Records) > 0 || times > 1 || !isOver(object) {
+		if broken || len(v.Records) > 0 || times > 1 || !api.IsInjectionOver(object) {
 			t.Fatal(fmt.Sprintf("broken %v, journal %v, times %d, status %v", broken, v.Records, times, object.GetStatus()))
 		}
 	})

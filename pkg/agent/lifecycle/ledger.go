@@ -113,8 +113,7 @@ func (w writer) termination(c Container) api.Termination {
 		e.Message = fmt.Sprintf("%s from outside: sent neither by the agent nor for want of memory", outsideSignals[e.Signal])
 		if by := w.Memory.Killers[c.ID]; by != "" {
 			e.Message = fmt.Sprintf("%s by %s", outsideSignals[e.Signal], by)
-		}
-		if w.sandboxEnded(c.Sandbox) {
+		} else if w.sandboxEnded(c.Sandbox) {
 			e.Message += "; the pod's sandbox ended too, as when the engine is stopped"
 		}
 	}

@@ -40,7 +40,7 @@ func (o *Observer) Run() error {
 		// One broken connection is not yet a broken engine: look again first.
 		if failures > 0 || errors.Is(err, errHung) {
 			o.health(err)
-			sleep(ctx, reconnectEvery)
+			Sleep(ctx, reconnectEvery)
 		}
 	}
 }
@@ -254,8 +254,8 @@ func (o *Observer) look(id string) {
 	})
 }
 
-// sleep waits, or returns when ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
+// Sleep waits, or returns when ctx ends.
+func Sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():

@@ -14,6 +14,7 @@ import (
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 )
 
 var owner = lifecycle.Owner{Cluster: "c1", Node: "n1"}
@@ -220,7 +221,7 @@ func TestEngineThatHangsCountsAsGone(t *testing.T) {
 		if err := <-health; err != nil {
 			t.Fatal(err)
 		}
-		engine.SetHook(fake.Hang("List", "Watch"))
+		engine.SetHook(faketest.Hang("List", "Watch"))
 		for err := range health {
 			if err != nil {
 				break

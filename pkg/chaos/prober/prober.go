@@ -6,6 +6,7 @@
 package prober
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,13 +54,10 @@ type Prober struct {
 func New(spec *v1.ChaosProbe) *Prober {
 	p := &Prober{
 		url:       spec.GetUrl(),
-		period:    milliseconds(spec.GetPeriodMilliseconds(), DefaultPeriod),
-		timeout:   milliseconds(spec.GetTimeoutMilliseconds(), DefaultTimeout),
-		threshold: DefaultThreshold,
+		period:    cmp.Or(time.Duration(spec.GetPeriodMilliseconds())*time.Millisecond, DefaultPeriod),
+		timeout:   cmp.Or(time.Duration(spec.GetTimeoutMilliseconds())*time.Millisecond, DefaultTimeout),
+		threshold: cmp.Or(int(spec.GetFailureThreshold()), DefaultThreshold),
 		status:    &v1.ChaosProbeStatus{},
-	}
-	if n := spec.GetFailureThreshold(); n > 0 {
-		p.threshold = int(n)
 	}
 	p.client = &http.Client{
 		Timeout: p.timeout,
@@ -69,13 +67,6 @@ func New(spec *v1.ChaosProbe) *Prober {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return p
-}
-
-func milliseconds(n int32, otherwise time.Duration) time.Duration {
-	if n <= 0 {
-		return otherwise
-	}
-	return time.Duration(n) * time.Millisecond
 }
 
 // Run asks until ctx ends, and returns when no request is under way. It asks in

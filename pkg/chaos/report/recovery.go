@@ -57,7 +57,7 @@ func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 	for _, i := range all {
 		s, st := i.GetSpec(), i.GetStatus()
 		x := &Injection{
-			Name: i.GetMetadata().GetName(), Round: s.GetRound(), Fault: s.GetFault().GetType(), Target: targetOf(s),
+			Name: i.GetMetadata().GetName(), Round: s.GetRound(), Fault: s.GetFault().GetType(), Target: api.ChaosTarget(i),
 			Phase: st.GetPhase(), Message: st.GetMessage(), Injected: injected[i.GetMetadata().GetName()], Steps: map[Step]float64{},
 		}
 		if st.GetHealedAt() != nil {

@@ -18,7 +18,6 @@ import (
 
 	"orch/pkg/api"
 	"orch/pkg/invariant"
-	"orch/pkg/why"
 	v1 "orch/proto/v1"
 )
 
@@ -237,15 +236,4 @@ func injectionsOf(r *Report, entries []*v1.LogEntry) (all []*v1.ChaosInjection, 
 		all = append(all, last[name])
 	}
 	return all, made, injected
-}
-
-// targetOf names what an injection hits.
-func targetOf(s *v1.ChaosInjectionSpec) string {
-	switch {
-	case s.GetPodName() != "":
-		return why.Key{Kind: "Pod", Name: s.GetPodName()}.String()
-	case s.GetNodeName() != "":
-		return why.Key{Kind: "Node", Name: s.GetNodeName()}.String()
-	}
-	return "the API server"
 }

@@ -82,21 +82,14 @@ func (r *Report) losses() (lines []string) {
 		lines = append(lines, fmt.Sprintf("Lost: %.1f of %.1f replica-seconds of %s (%.2f %%); %d ready pods at the fewest", w.Lost, w.Wanted, w.Name, 100*w.Lost/w.Wanted, w.Fewest))
 	}
 	if p := r.Probe; p != nil {
-		share := 0.0
-		if p.Requests > 0 {
-			share = 100 * float64(p.Failed) / float64(p.Requests)
-		}
+		share := 100 * float64(p.Failed) / float64(max(1, p.Requests))
 		lines = append(lines, fmt.Sprintf("Requests: %d of %d failed (%.2f %%), in %d outages; p50 %s, p99 %s, max %s", p.Failed, p.Requests, share, len(p.Outages), Seconds(p.P50), Seconds(p.P99), Seconds(p.Max)))
 	}
-	safety, promises := 0, 0
+	broken := map[invariant.Class]int{}
 	for _, v := range r.Violations {
-		if v.Class == invariant.Safety {
-			safety++
-		} else {
-			promises++
-		}
+		broken[v.Class]++
 	}
-	return append(lines, fmt.Sprintf("Invariants: %d of safety broken, %d promises", safety, promises))
+	return append(lines, fmt.Sprintf("Invariants: %d of safety broken, %d promises", broken[invariant.Safety], broken[invariant.Promise]))
 }
 
 func steps(of map[Step]float64) string {

@@ -55,35 +55,6 @@ func untilTerminated(ctx context.Context, p *Process) int {
 	}
 }
 
-// ExitAfter returns a program that ends with code by itself after d, or with 0
-// earlier when it is asked to.
-func ExitAfter(d time.Duration, code int) Program {
-	return func(ctx context.Context, p *Process) int {
-		ctx, cancel := context.WithTimeout(ctx, d)
-		defer cancel()
-		if untilTerminated(ctx, p) == 0 {
-			return 0
-		}
-		return code
-	}
-}
-
-// OOMAfter returns a program that the kernel kills after d for want of memory.
-func OOMAfter(d time.Duration) Program {
-	return func(ctx context.Context, p *Process) int {
-		if ExitAfter(d, 137)(ctx, p) == 0 {
-			return 0
-		}
-		return p.OOM()
-	}
-}
-
-// IgnoreSignals is a program that only SIGKILL ends.
-func IgnoreSignals(ctx context.Context, _ *Process) int {
-	<-ctx.Done()
-	return 137
-}
-
 // process is one run of a container's program.
 type process struct {
 	ctx     context.Context // ends with kill

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"orch/pkg/api"
 	"orch/pkg/container"
@@ -21,19 +20,6 @@ func (e *Engine) SetHook(h Hook) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.hook = h
-}
-
-// Hang is a hook that lets the named calls block until their ctx ends.
-func Hang(ops ...string) Hook {
-	return func(ctx context.Context, op, _ string) error {
-		for _, hung := range ops {
-			if op == hung {
-				<-ctx.Done()
-				return ctx.Err()
-			}
-		}
-		return nil
-	}
 }
 
 // SetProgram gives containers of an image that start from now on a program.
@@ -63,18 +49,6 @@ func Registry(_ context.Context, ref string, o container.PullOptions) error {
 	}
 	return fmt.Errorf("%w: Error response from daemon: manifest for %s not found: manifest unknown: manifest unknown",
 		container.ErrNotFound, ref)
-}
-
-// SlowRegistry is Registry with a time that each pull takes.
-func SlowRegistry(d time.Duration) func(context.Context, string, container.PullOptions) error {
-	return func(ctx context.Context, ref string, o container.PullOptions) error {
-		select {
-		case <-time.After(d):
-			return Registry(ctx, ref, o)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // StopEngine makes all calls, and all watches and other calls under way, fail

@@ -15,6 +15,7 @@ import (
 
 	"orch/pkg/container"
 	"orch/pkg/container/fake"
+	"orch/pkg/container/faketest"
 )
 
 // inBubble runs f with an engine in a bubble of virtual time.
@@ -56,7 +57,7 @@ func wait(t *testing.T, e *fake.Engine, id string) container.Container {
 }
 
 func TestASlowPullTakesItsTimeAndEndsWithItsContext(t *testing.T) {
-	inBubble(t, fake.Options{Pull: fake.SlowRegistry(time.Minute)}, func(t *testing.T, e *fake.Engine) {
+	inBubble(t, fake.Options{Pull: faketest.SlowRegistry(time.Minute)}, func(t *testing.T, e *fake.Engine) {
 		begin := time.Now()
 		if _, err := e.Pull(t.Context(), "slow:1", container.PullOptions{}); err != nil || time.Since(begin) != time.Minute {
 			t.Errorf("after %s: %v", time.Since(begin), err)
@@ -84,12 +85,12 @@ func TestProgramsEndAsTheyAreTold(t *testing.T) {
 		oom     bool
 		after   time.Duration
 	}{
-		{name: "a crash after an hour", program: fake.ExitAfter(time.Hour, 3), code: 3, after: time.Hour},
-		{name: "an end at once", program: fake.ExitAfter(0, 0)},
-		{name: "want of memory", program: fake.OOMAfter(time.Minute), code: 137, oom: true, after: time.Minute},
+		{name: "a crash after an hour", program: faketest.ExitAfter(time.Hour, 3), code: 3, after: time.Hour},
+		{name: "an end at once", program: faketest.ExitAfter(0, 0)},
+		{name: "want of memory", program: faketest.OOMAfter(time.Minute), code: 137, oom: true, after: time.Minute},
 		{name: "a service that is stopped", program: fake.Forever, stop: true},
-		{name: "a crash that is stopped before", program: fake.ExitAfter(time.Hour, 3), stop: true},
-		{name: "a service that ignores signals", program: fake.IgnoreSignals, stop: true, code: 137, after: 30 * time.Second},
+		{name: "a crash that is stopped before", program: faketest.ExitAfter(time.Hour, 3), stop: true},
+		{name: "a service that ignores signals", program: faketest.IgnoreSignals, stop: true, code: 137, after: 30 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, fake.Options{Program: test.program}, func(t *testing.T, e *fake.Engine) {
@@ -110,7 +111,7 @@ func TestProgramsEndAsTheyAreTold(t *testing.T) {
 
 func TestTheEndOfAProcessIsSeenBeforeTheEngineKnows(t *testing.T) {
 	const lag = 40 * time.Millisecond
-	inBubble(t, fake.Options{ExitLag: lag, Program: fake.ExitAfter(time.Second, 1)}, func(t *testing.T, e *fake.Engine) {
+	inBubble(t, fake.Options{ExitLag: lag, Program: faketest.ExitAfter(time.Second, 1)}, func(t *testing.T, e *fake.Engine) {
 		c := run(t, e, "image:1")
 		<-e.Exited(t.Context(), c)
 		if early, err := e.Inspect(t.Context(), c.ID); err != nil || early.State != container.StateRunning {
@@ -125,7 +126,7 @@ func TestTheEndOfAProcessIsSeenBeforeTheEngineKnows(t *testing.T) {
 func TestAHungCallEndsWithItsContextAndHoldsUpNoOther(t *testing.T) {
 	inBubble(t, fake.Options{}, func(t *testing.T, e *fake.Engine) {
 		c := run(t, e, "image:1")
-		e.SetHook(fake.Hang("Stop", "Remove"))
+		e.SetHook(faketest.Hang("Stop", "Remove"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := e.Stop(ctx, c.ID, time.Second); !errors.Is(err, context.DeadlineExceeded) {
@@ -207,7 +208,7 @@ func TestAnEngineThatStops(t *testing.T) {
 				go func() {
 					results <- e.Logs(t.Context(), c.ID, container.LogOptions{Follow: true, Tail: -1}, io.Discard, io.Discard)
 				}()
-				e.SetHook(fake.Hang("Remove"))
+				e.SetHook(faketest.Hang("Remove"))
 				go func() { results <- e.Remove(t.Context(), c.ID) }()
 				<-ready
 				synctest.Wait()

@@ -11,6 +11,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,10 +110,10 @@ func New(c *client.Client, m Mirrors, o Options) *Controller {
 	r.experiments.AddIndex(byNamespace, func(x *v1.ChaosExperiment) []string { return []string{x.GetMetadata().GetNamespace()} })
 	m.Pods.AddIndex(byNamespace, func(p *v1.Pod) []string { return []string{p.GetMetadata().GetNamespace()} })
 	r.experiments.OnChange(func(c informer.Change[*v1.ChaosExperiment]) {
-		r.loop.Enqueue(api.KeyOf(either(c.New, c.Old)), c.Revision)
+		r.loop.Enqueue(api.KeyOf(cmp.Or(c.New, c.Old)), c.Revision)
 	})
 	r.injections.OnChange(func(c informer.Change[*v1.ChaosInjection]) {
-		i := either(c.New, c.Old)
+		i := cmp.Or(c.New, c.Old)
 		r.injecting.Enqueue(api.KeyOf(i), c.Revision)
 		if owner := api.ControllerOf(i); owner != nil {
 			r.loop.Enqueue(api.Key{Namespace: i.GetMetadata().GetNamespace(), Name: owner.GetName()}, c.Revision)
@@ -120,23 +121,15 @@ func New(c *client.Client, m Mirrors, o Options) *Controller {
 	})
 	m.Pods.OnChange(func(c informer.Change[*v1.Pod]) {
 		if c.Old.GetStatus().GetPodIp() != c.New.GetStatus().GetPodIp() {
-			r.concerns(either(c.New, c.Old), c.Revision, func(s *v1.ChaosExperimentSpec) bool { return s.GetPeerSelector() != nil })
+			r.concerns(cmp.Or(c.New, c.Old), c.Revision, func(s *v1.ChaosExperimentSpec) bool { return s.GetPeerSelector() != nil })
 		}
 	})
 	replicas := func(o api.Object, revision int64) {
 		r.concerns(o, revision, func(s *v1.ChaosExperimentSpec) bool { return len(s.GetSteadyState()) > 0 })
 	}
-	m.Deployments.OnChange(func(c informer.Change[*v1.Deployment]) { replicas(either(c.New, c.Old), c.Revision) })
-	m.Sets.OnChange(func(c informer.Change[*v1.ReplicaSet]) { replicas(either(c.New, c.Old), c.Revision) })
+	m.Deployments.OnChange(func(c informer.Change[*v1.Deployment]) { replicas(cmp.Or(c.New, c.Old), c.Revision) })
+	m.Sets.OnChange(func(c informer.Change[*v1.ReplicaSet]) { replicas(cmp.Or(c.New, c.Old), c.Revision) })
 	return r
-}
-
-func either[T comparable](a, b T) T {
-	var none T
-	if a == none {
-		return b
-	}
-	return a
 }
 
 // concerns enqueues the running experiments of an object's namespace that an object
@@ -179,19 +172,15 @@ func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Resu
 	}
 	asked := r.probesOf(x)
 	s.Unsteady = r.unsteady(x, asked)
-	every := time.Duration(0)
-	if asked != nil && !IsOver(x) {
-		every = probeEvery
-		if asked.probe != nil {
-			s.Probe = asked.probe.Snapshot()
-		}
+	if asked != nil && asked.probe != nil {
+		s.Probe = asked.probe.Snapshot()
 	}
 	plan := MakePlan(s)
 	if err := r.carryOut(ctx, x, plan); err != nil {
 		return reconcile.Result{}, err
 	}
-	if every > 0 && (plan.After == 0 || plan.After > every) {
-		plan.After = every
+	if asked != nil {
+		plan.After = min(cmp.Or(plan.After, probeEvery), probeEvery)
 	}
 	return reconcile.Result{After: plan.After}, nil
 }
@@ -214,14 +203,14 @@ func (r *Controller) carryOut(ctx context.Context, x *v1.ChaosExperiment, plan P
 	}
 	for _, i := range plan.Peers {
 		doing := client.WithCause(ctx, "PeersMoved", "the other side has other addresses now")
-		if _, err := injections.Update(doing, i); err != nil && !gone(err) {
+		if _, err := injections.Update(doing, i); err != nil && !errors.Is(err, api.ErrNotFound) {
 			return err
 		}
 	}
 	for _, i := range plan.Heal {
 		i = api.Clone(i)
 		i.Spec.Heal = true
-		if _, err := injections.Update(client.WithCause(ctx, "Heal", "%s", plan.Why), i); err != nil && !gone(err) {
+		if _, err := injections.Update(client.WithCause(ctx, "Heal", "%s", plan.Why), i); err != nil && !errors.Is(err, api.ErrNotFound) {
 			return err
 		}
 	}
@@ -248,9 +237,6 @@ func (r *Controller) carryOut(ctx context.Context, x *v1.ChaosExperiment, plan P
 	}
 	return nil
 }
-
-// gone says that an injection was overtaken: what is there now comes by the mirror.
-func gone(err error) bool { return errors.Is(err, api.ErrNotFound) }
 
 // unsteady says which part of the steady state does not hold.
 func (r *Controller) unsteady(x *v1.ChaosExperiment, asked *probes) string {

@@ -16,17 +16,6 @@ type Target struct {
 	Node *v1.Node
 }
 
-// String is the target as [api.ChaosTarget] writes it.
-func (t Target) String() string {
-	switch {
-	case t.Pod != nil:
-		return "pod/" + nameOf(t.Pod)
-	case t.Node != nil:
-		return "node/" + nameOf(t.Node)
-	}
-	return "apiserver"
-}
-
 // Candidates are the targets that an experiment may hit now, in the order that the
 // choice counts them by: pods by age, then node, then name; nodes by name. What is
 // protected, is about to go, or has an agent that cannot do it, is not among them.

@@ -27,7 +27,7 @@ type Server interface {
 func (r *Controller) inject(ctx context.Context, key api.Key) (reconcile.Result, error) {
 	i, ok := r.injections.Get(key)
 	r.breakWatches()
-	if !ok || i.GetSpec().GetNodeName() != "" || isHealed(i) {
+	if !ok || i.GetSpec().GetNodeName() != "" || api.IsInjectionOver(i) {
 		return reconcile.Result{}, nil
 	}
 	ctx = client.WithTrigger(ctx, i.GetMetadata().GetResourceVersion())

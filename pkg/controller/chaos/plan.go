@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,10 @@ import (
 // healPatience is how long after the time of an injection its agent may take to say
 // that it is healed. An agent that says nothing is away, and heals by itself.
 const healPatience = 10 * time.Second
+
+// beginPatience is how long after its creation an experiment waits for its steady
+// state before it is not begun: a mirror may not show yet what its author has seen.
+const beginPatience = 2 * time.Second
 
 // conditionSteady is the condition of an experiment that becomes False, for good,
 // when its steady state is violated.
@@ -58,10 +63,7 @@ type Plan struct {
 // MakePlan says what an experiment needs now.
 func MakePlan(s State) (plan Plan) {
 	x := s.Experiment
-	status := &v1.ChaosExperimentStatus{}
-	if x.GetStatus() != nil {
-		status = proto.CloneOf(x.GetStatus())
-	}
+	status := proto.CloneOf(cmp.Or(x.GetStatus(), &v1.ChaosExperimentStatus{}))
 	defer func() {
 		if !proto.Equal(status, x.GetStatus()) {
 			plan.Status = status
@@ -77,7 +79,9 @@ func MakePlan(s State) (plan Plan) {
 		return plan
 	}
 	if status.GetStartTime() == nil && x.GetMetadata().GetDeletionTimestamp() == nil && !x.GetSpec().GetStop() {
-		if s.Unsteady != "" {
+		if s.Unsteady != "" && s.Now.Before(x.GetMetadata().GetCreationTimestamp().AsTime().Add(beginPatience)) {
+			return Plan{After: beginPatience / 10}
+		} else if s.Unsteady != "" {
 			finish(status, s, api.ChaosFailed, "not begun: "+s.Unsteady)
 			return plan
 		}
@@ -106,7 +110,11 @@ func MakePlan(s State) (plan Plan) {
 			}
 			status.Message = fmt.Sprintf("round %d: nothing that may be hit was there", round)
 		} else {
-			status.Message = fmt.Sprintf("round %d: %s of %s", round, x.GetSpec().GetFault().GetType(), strings.Join(targets(plan.Create), ", "))
+			var all []string
+			for _, i := range plan.Create {
+				all = append(all, api.ChaosTarget(i))
+			}
+			status.Message = fmt.Sprintf("round %d: %s of %s", round, x.GetSpec().GetFault().GetType(), strings.Join(all, ", "))
 		}
 	}
 	plan.Peers = movedPeers(s)
@@ -145,7 +153,7 @@ func end(s State, status *v1.ChaosExperimentStatus, phase, why string) (plan Pla
 	plan.Why = why
 	open := 0
 	for _, i := range s.Injections {
-		if isHealed(i) {
+		if api.IsInjectionOver(i) {
 			continue
 		}
 		if !i.GetSpec().GetHeal() {
@@ -171,10 +179,6 @@ func end(s State, status *v1.ChaosExperimentStatus, phase, why string) (plan Pla
 func finish(status *v1.ChaosExperimentStatus, s State, phase, why string) {
 	status.Phase, status.Message = phase, why
 	status.EndTime, status.EndRevision = timestamppb.New(s.Now), s.Revision
-}
-
-func isHealed(i *v1.ChaosInjection) bool {
-	return i.GetStatus().GetPhase() == api.ChaosHealed || i.GetStatus().GetPhase() == api.ChaosFailed
 }
 
 func steady(status *v1.ChaosExperimentStatus) bool {
@@ -220,19 +224,17 @@ func strike(s State, status *v1.ChaosExperimentStatus, round int32) (made []*v1.
 	there, hit := map[string]bool{}, map[string]bool{}
 	for _, i := range s.Injections {
 		there[nameOf(i)] = true
-		if i.GetSpec().GetRound() == round || !isHealed(i) {
+		if i.GetSpec().GetRound() == round || !api.IsInjectionOver(i) {
 			hit[api.ChaosTarget(i)+i.GetSpec().GetPodUid()] = true
 		}
 	}
 	until := endOf(x, status)
-	if f := spec.GetFaultSeconds(); f > 0 {
-		until = minTime(until, s.Now.Add(seconds(f)))
-	} else if every := spec.GetEverySeconds(); every > 0 {
-		until = minTime(until, s.Now.Add(seconds(every)))
+	if lasts := cmp.Or(spec.GetFaultSeconds(), spec.GetEverySeconds()); lasts > 0 && s.Now.Add(seconds(lasts)).Before(until) {
+		until = s.Now.Add(seconds(lasts))
 	}
 	all := Candidates(spec, s.Pods, s.Nodes)
 	for place, k := range Choose(spec, round, len(all)) {
-		i := injection(x, all[k], round, place, until)
+		i := Injection(x, all[k], round, place, until)
 		i.Spec.PeerAddresses = peers(spec, s.Pods)
 		if there[nameOf(i)] || hit[api.ChaosTarget(i)+i.GetSpec().GetPodUid()] {
 			continue
@@ -242,7 +244,8 @@ func strike(s State, status *v1.ChaosExperimentStatus, round int32) (made []*v1.
 	return made
 }
 
-func injection(x *v1.ChaosExperiment, t Target, round int32, place int, until time.Time) *v1.ChaosInjection {
+// Injection is what hits one target.
+func Injection(x *v1.ChaosExperiment, t Target, round int32, place int, until time.Time) *v1.ChaosInjection {
 	owner := api.NewControllerRef(x)
 	owner.BlockOwnerDeletion = nil
 	i := &v1.ChaosInjection{
@@ -290,25 +293,11 @@ func movedPeers(s State) (changed []*v1.ChaosInjection) {
 		return nil
 	}
 	for _, i := range s.Injections {
-		if !isHealed(i) && !i.GetSpec().GetHeal() && !slices.Equal(i.GetSpec().GetPeerAddresses(), now) {
+		if !api.IsInjectionOver(i) && !i.GetSpec().GetHeal() && !slices.Equal(i.GetSpec().GetPeerAddresses(), now) {
 			i = api.Clone(i)
 			i.Spec.PeerAddresses = now
 			changed = append(changed, i)
 		}
 	}
 	return changed
-}
-
-func targets(injections []*v1.ChaosInjection) (all []string) {
-	for _, i := range injections {
-		all = append(all, api.ChaosTarget(i))
-	}
-	return all
-}
-
-func minTime(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -96,8 +96,11 @@ func TestPlan(t *testing.T) {
 		"what was stopped before it began is over": {x: experiment(stopped), pods: 1, phase: "Stopped", message: "somebody stopped it"},
 		"a violated steady state ends it":          {x: since(12, 2, nil), pods: 1, unsteady: "1 of 2", phase: "Stopped", message: "steady state violated: 1 of 2"},
 		"without a steady state it does not begin": {x: experiment(nil), pods: 1, unsteady: "1 of 2", phase: "Failed", message: "not begun: 1 of 2"},
-		"deletion heals":                           {x: since(2, 1, func(x *v1.ChaosExperiment) { x.Metadata.DeletionTimestamp = timestamppb.New(begin) }), injections: []*v1.ChaosInjection{broken("x-1-1", 3, false)}, heal: []string{"x-1-1"}, phase: "Running", message: "it is being deleted; waiting", after: 13 * time.Second},
-		"what is over stays so":                    {x: since(99, 3, func(x *v1.ChaosExperiment) { x.Status.Phase = api.ChaosCompleted }), pods: 1, phase: "Completed"},
+		"a new one waits a little for its mirrors": {x: experiment(func(x *v1.ChaosExperiment) {
+			x.Metadata.CreationTimestamp = timestamppb.New(begin.Add(-time.Second))
+		}), pods: 1, unsteady: "1 of 2", after: 200 * time.Millisecond},
+		"deletion heals":        {x: since(2, 1, func(x *v1.ChaosExperiment) { x.Metadata.DeletionTimestamp = timestamppb.New(begin) }), injections: []*v1.ChaosInjection{broken("x-1-1", 3, false)}, heal: []string{"x-1-1"}, phase: "Running", message: "it is being deleted; waiting", after: 13 * time.Second},
+		"what is over stays so": {x: since(99, 3, func(x *v1.ChaosExperiment) { x.Status.Phase = api.ChaosCompleted }), pods: 1, phase: "Completed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plan := MakePlan(State{Experiment: tt.x, Injections: tt.injections, Pods: pods(tt.pods), Nodes: []*v1.Node{node(api.FaultPauseContainer)}, Unsteady: tt.unsteady, Now: begin})
@@ -215,7 +218,7 @@ func TestAnExperimentAlwaysEndsHealed(t *testing.T) {
 			now = now.Add(time.Duration(rapid.IntRange(100, 4000).Draw(t, "later")) * time.Millisecond)
 		}
 		for _, i := range injections {
-			if !isHealed(i) && now.Before(i.GetSpec().GetUntil().AsTime()) {
+			if !api.IsInjectionOver(i) && now.Before(i.GetSpec().GetUntil().AsTime()) {
 				t.Fatalf("it is over, and %s is broken until %v; now %v", nameOf(i), i.GetSpec().GetUntil().AsTime(), now)
 			}
 		}
