@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -206,9 +208,9 @@ func TestEveryCommandTellsThatAControllerIsPaused(t *testing.T) {
 		return errs
 	}
 	commands := []string{
-		"get pods", "get deployments,pods", "get deployment none", "get pods -w --request-timeout=300ms", "get pods --at 1", "describe deployment web",
+		"get pods", "get deployments,pods", "get deployment none", "get pods --at 1", "describe deployment web",
 		"apply -f FILE", "diff -f FILE", "create configmap c", "label configmap c a=b", "scale deployment/web --replicas=4", "delete configmap c",
-		"rollout status deployment/web --timeout=300ms", "rollout restart deployment/web", "wait deployment/web --for=condition=Available --timeout=300ms",
+		"rollout status deployment/web --watch=false", "rollout restart deployment/web", "wait deployment/web --for=jsonpath={.kind}=Deployment",
 		"wait configmap/there --for=create", "why deployment/web", "history deployment/web", "replay --from 1", "events", "lab check 1",
 	}
 	for _, c := range commands {
@@ -222,6 +224,23 @@ func TestEveryCommandTellsThatAControllerIsPaused(t *testing.T) {
 		if got := said(c); strings.Count(got, want) != 1 || strings.Count(got, "Warning") != 1 {
 			t.Errorf("%s says:\n%s", c, got)
 		}
+	}
+	// Who only watches is told before the first object comes, or before none does.
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	watched := make(chan int, 1)
+	go func() {
+		watched <- Main(ctx, IO{In: strings.NewReader(""), Out: io.Discard, Err: w}, append([]string{"get", "pods", "-w"}, s.flags...), "test")
+		w.Close()
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if line != want {
+		t.Errorf("get -w says %q, %v", line, err)
+	}
+	cancel()
+	r.Close() // it says nothing more that anybody waits for
+	if code := <-watched; code != 130 {
+		t.Errorf("get -w ended with %d", code)
 	}
 	if got := said("controllers list") + said("controllers plan") + said("auth whoami"); got != "" {
 		t.Errorf("who asks for it, or for nothing of the kind, is told too:\n%s", got)
