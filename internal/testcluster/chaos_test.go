@@ -86,6 +86,9 @@ func TestPodsAreKilledInRoundsAndTheLogSaysByWhom(t *testing.T) {
 				t.Errorf("%s: %v", i.GetMetadata().GetName(), i.GetStatus())
 			}
 			victim = i.GetSpec().GetPodName()
+			if end := x.GetStatus().GetEndRevision(); end < i.GetMetadata().GetResourceVersion() {
+				t.Errorf("it ended at revision %d, %s at %d", end, i.GetMetadata().GetName(), i.GetMetadata().GetResourceVersion())
+			}
 		}
 		c.Eventually("three pods are ready again", func() bool { return len(c.Ready("app=web")) == 3 })
 		var last *v1.LogEntry

@@ -9,6 +9,10 @@ import (
 	v1 "orch/proto/v1"
 )
 
+// echo is for how long after a fault its first sign may be written: who was away
+// tells late.
+const echo = 10 * time.Second
+
 // recovery is one pod, or one node, that an injection hit, on its way back.
 type recovery struct {
 	of       *Injection
@@ -20,6 +24,13 @@ type recovery struct {
 	gone     bool   // another pod has to take its place
 	follower string // uid of that one
 	done     bool
+}
+
+// over says that it is back, or that nothing told of the fault in time: what comes
+// later has other reasons.
+func (c *recovery) over(now time.Time) bool {
+	_, noticed := c.times["detect"]
+	return c.done || !noticed && now.After(c.of.told)
 }
 
 // mark notes when a step was first seen.
@@ -60,8 +71,11 @@ func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 			Name: i.GetMetadata().GetName(), Round: s.GetRound(), Fault: s.GetFault().GetType(), Target: api.ChaosTarget(i),
 			Phase: st.GetPhase(), Message: st.GetMessage(), Injected: injected[i.GetMetadata().GetName()], Steps: map[Step]float64{},
 		}
-		if st.GetHealedAt() != nil {
-			x.Healed = st.GetHealedAt().AsTime()
+		x.told = r.End.Add(echo)
+		if kind, _ := api.FaultKindOf(x.Fault); st.GetHealedAt() != nil {
+			if x.Healed = st.GetHealedAt().AsTime(); kind.Lasts {
+				x.told = x.Healed.Add(echo)
+			}
 		}
 		r.Injections = append(r.Injections, x)
 		t.injections[x.Name] = x
@@ -135,7 +149,7 @@ func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {
 	name := n.GetMetadata().GetName()
 	for _, c := range t.recoveries {
 		switch {
-		case c.node != name || c.done:
+		case c.node != name || c.over(at):
 		case deleted || !api.IsNodeReady(n):
 			c.mark("detect", at)
 		case len(c.times) > 0:
@@ -156,7 +170,7 @@ func (t *tracker) pod(p *v1.Pod, deleted bool, at time.Time) {
 	t.count(t.pods[uid], 1, at)
 	for _, c := range t.recoveries {
 		switch {
-		case c.done:
+		case c.over(at):
 		case c.follower == uid:
 			c.follow(p, deleted, at)
 		case c.pod == uid && !c.gone:

@@ -56,6 +56,8 @@ type Injection struct {
 	Message  string    `json:"message,omitempty"`
 	Injected time.Time `json:"injected,omitzero"`
 	Healed   time.Time `json:"healed,omitzero"`
+	// told is until when the first write that tells of it may come.
+	told time.Time
 	// Steps are seconds from the injection. Those that the recovery did without, or
 	// that have not happened, are missing.
 	Steps map[Step]float64 `json:"steps"`

@@ -213,6 +213,26 @@ func TestWhatIsNotReadyAgainIsSaid(t *testing.T) {
 	}
 }
 
+// A fault that lasts is told of while it does, or ten seconds later; one that is over
+// at once, as a process may take its time to end, until ten seconds after the
+// experiment. What comes later has other reasons.
+func TestWhatComesLongAfterAFaultIsNotItsWork(t *testing.T) {
+	for _, tt := range []struct {
+		fault string
+		sign  int // in ms; the fault is healed after 3 s, the experiment ends after 20 s
+		want  bool
+	}{{"StressCPU", 2_900, true}, {"StressCPU", 12_900, true}, {"StressCPU", 13_100, false}, {"KillContainer", 13_100, true}, {"KillContainer", 30_100, false}} {
+		b := &book{}
+		b.at(1000, agent1, "Injected", "", injection("storm-1", tt.fault, "node-1", "a", 1, 1000, 3000))
+		b.at(tt.sign, agent1, "ContainerUnready", "", pod("a", "node-1", 0, unready))
+		b.at(tt.sign+500, agent1, "ContainerReady", "", pod("a", "node-1", 0))
+		i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+		if _, detected := i.Steps["detect"]; detected != tt.want || i.Noticed != tt.want {
+			t.Errorf("%s, a sign after %d ms: %v, want it counted: %v", tt.fault, tt.sign, i.Steps, tt.want)
+		}
+	}
+}
+
 func TestAnExperimentThatHasNotBegun(t *testing.T) {
 	r := Make(&v1.ChaosExperiment{Metadata: &v1.ObjectMeta{Name: "storm"}}, nil, nil, began)
 	var out bytes.Buffer

@@ -25,8 +25,7 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "%s\n", state)
 	if r.Start.Unix() <= 0 {
-		b.WriteString("It has not begun.\n")
-		_, err := io.WriteString(w, b.String())
+		_, err := fmt.Fprintf(w, "%sIt has not begun.\n", b.String())
 		return err
 	}
 	fmt.Fprintf(&b, "%s to %s (%s), %d injections\n", r.Start.Format("2006-01-02 15:04:05"), r.End.Format("15:04:05"), r.End.Sub(r.Start).Round(time.Second), len(r.Injections))

@@ -179,6 +179,9 @@ func end(s State, status *v1.ChaosExperimentStatus, phase, why string) (plan Pla
 func finish(status *v1.ChaosExperimentStatus, s State, phase, why string) {
 	status.Phase, status.Message = phase, why
 	status.EndTime, status.EndRevision = timestamppb.New(s.Now), s.Revision
+	for _, i := range s.Injections { // their mirror may be further
+		status.EndRevision = max(status.EndRevision, i.GetMetadata().GetResourceVersion())
+	}
 }
 
 func steady(status *v1.ChaosExperimentStatus) bool {
