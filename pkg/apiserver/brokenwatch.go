@@ -18,7 +18,8 @@ import (
 type brokenWatches struct {
 	mu      sync.Mutex // guards what follows
 	faults  []*v1.ChaosInjection
-	changed chan struct{} // closed when faults change; nil: nobody waits
+	changed context.Context    //nolint:containedctx // ends when faults change; nil: nobody waits for that
+	change  context.CancelFunc // ends it
 }
 
 // BreakWatches makes these injections, and no others, hold for all watches: of
@@ -29,11 +30,29 @@ func (s *Server) BreakWatches(injections []*v1.ChaosInjection) {
 	b := &s.broken
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.faults = slices.Clone(injections)
-	if b.changed != nil {
-		close(b.changed)
+	same := len(injections)+len(b.faults) == 0
+	if b.faults = slices.Clone(injections); b.changed != nil && !same {
+		b.change()
 		b.changed = nil
 	}
+}
+
+// next ends when faults change. The caller holds b.mu.
+func (b *brokenWatches) next() context.Context {
+	if b.changed == nil {
+		b.changed, b.change = context.WithCancel(context.Background())
+	}
+	return b.changed
+}
+
+// live is ctx as long as faults do not change: also a watch on which nothing happens
+// has to notice that it is dropped.
+func (b *brokenWatches) live(ctx context.Context) (context.Context, context.CancelFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	live, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(b.next(), cancel)
+	return live, func() { stop(); cancel() }
 }
 
 // watcher is whose watch something is.
@@ -59,55 +78,45 @@ func watcherOf(ctx context.Context) watcher {
 	return w
 }
 
-// fault is what is done to a watch now: it is dropped until an injection ends, or
-// delayed; changed is closed when that may be another.
-func (b *brokenWatches) fault(w watcher, now time.Time) (drop *v1.ChaosInjection, delay time.Duration, changed <-chan struct{}) {
+// fault is what is done to a watch now: the injection that drops it, and until when
+// it may not hear of what happened at a time; changed ends when that may be another.
+func (b *brokenWatches) fault(w watcher, happened, now time.Time) (dropped string, until time.Time, changed context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, i := range b.faults {
-		f := i.GetSpec().GetFault()
+		f, end := i.GetSpec().GetFault(), i.GetSpec().GetUntil().AsTime()
 		named := slices.Contains(f.GetActors(), w.name)
-		if w.name == chaosActor || !named && (w.spared || len(f.GetActors()) > 0) || !now.Before(i.GetSpec().GetUntil().AsTime()) {
+		if w.name == chaosActor || !named && (w.spared || len(f.GetActors()) > 0) || !now.Before(end) {
 			continue
 		}
 		if f.GetType() == api.FaultDropWatches {
-			drop = i
-		} else {
-			delay = max(delay, time.Duration(f.GetDelayMilliseconds())*time.Millisecond)
+			dropped = i.GetMetadata().GetName()
+		} else if later := happened.Add(time.Duration(f.GetDelayMilliseconds()) * time.Millisecond); later.Before(end) {
+			end = later
+		}
+		if end.After(until) {
+			until = end
 		}
 	}
-	if drop == nil && delay == 0 {
-		return nil, 0, nil
-	}
-	if b.changed == nil {
-		b.changed = make(chan struct{})
-	}
-	return drop, delay, b.changed
+	return dropped, until, b.next()
 }
 
 // wait returns when a watcher may hear of what happened at a time. The error says
 // that the watch was dropped, and is over.
 func (b *brokenWatches) wait(ctx context.Context, w watcher, happened time.Time) error {
-	dropped := ""
-	for {
+	for dropped := ""; ; {
 		now := time.Now()
-		drop, delay, changed := b.fault(w, now)
-		var until time.Time
-		switch {
-		case drop != nil:
-			dropped, until = drop.GetMetadata().GetName(), drop.GetSpec().GetUntil().AsTime()
-		case dropped != "":
+		by, until, changed := b.fault(w, happened, now)
+		if dropped != "" && by == "" {
 			return api.Errorf(api.ErrUnavailable, "this watch was dropped by chaosinjection/%s", dropped)
-		default:
-			until = happened.Add(delay)
 		}
-		if !now.Before(until) {
+		if dropped = by; !now.Before(until) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changed:
+		case <-changed.Done():
 		case <-time.After(until.Sub(now)):
 		}
 	}

@@ -35,6 +35,7 @@ type server struct {
 	store   store.Store
 	conn    *grpc.ClientConn
 	options apiserver.Options
+	api     *apiserver.Server
 	listen  atomic.Pointer[bufconn.Listener]
 	stop    func() error // stops the server and waits for it; the store stays
 }
@@ -76,6 +77,7 @@ func (s *server) start() error {
 		return err
 	}
 	l := bufconn.Listen(1 << 20)
+	s.api = a
 	s.listen.Store(l)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)

@@ -72,9 +72,14 @@ func (s *Server) follow(ctx context.Context, f *filter, who watcher, from int64,
 	w := s.store.Watch(f.topic(), from)
 	defer w.Close()
 	told, toldAt := from, s.now()
+	live, end := s.broken.live(ctx)
+	defer func() { end() }()
 	for {
-		entries, err := nextWithin(ctx, w, bookmarkCheck)
-		if err != nil {
+		entries, err := nextWithin(live, w, bookmarkCheck)
+		if live.Err() != nil && ctx.Err() == nil { // what is broken has changed
+			end()
+			live, end = s.broken.live(ctx)
+		} else if err != nil {
 			return storeError(err, f.kind, "")
 		}
 		if len(entries) > 0 {
