@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"net/http"
 	"strings"
@@ -178,6 +179,28 @@ func networkFaults(t *testing.T, name string, r container.Runtime, ready func(*c
 		untilTrue(t, "it is healed", func() bool { return reaches(db) })
 	})
 
+	// A ping and its answer have to come through: 0.7 × 0.7 = 0.49 of 2,000. By
+	// Hoeffding's inequality the share that does is off by 0.075 or more with a
+	// probability of at most 2·exp(-2·2000·0.075²) = 3.4e-10. A loss of 20% or 40%
+	// would mean 0.64 or 0.36.
+	t.Run("of packets lost by chance as many are lost as were asked for, on network "+name, func(t *testing.T) {
+		c := newCluster(t)
+		c.start("n1", r)
+		c.needs(t, api.FaultNetworkLoss)
+		p := ready(c, "web")
+		untilTrue(t, "it answers", func() bool { return answers(p) })
+		c.inject("loss", &v1.ChaosFault{Type: api.FaultNetworkLoss, Percent: 30}, p, time.Hour)
+		c.untilInjection("loss", api.ChaosInjected)
+		if n := echoes(t, p.GetStatus().GetPodIp(), 2000); n <= 2000*(49-7.5)/100 || n >= 2000*(49+7.5)/100 {
+			t.Errorf("%d of 2000 pings were answered, want about 980", n)
+		}
+		c.heal("loss")
+		c.untilInjection("loss", api.ChaosHealed)
+		if n := echoes(t, p.GetStatus().GetPodIp(), 50); n != 50 {
+			t.Errorf("%d of 50 pings were answered when it was healed", n)
+		}
+	})
+
 	t.Run("all packets lost are as good as a cut, on network "+name, func(t *testing.T) {
 		c := newCluster(t)
 		c.start("n1", r)
@@ -193,6 +216,45 @@ func networkFaults(t *testing.T, name string, r container.Runtime, ready func(*c
 		c.untilInjection("loss", api.ChaosHealed)
 		untilTrue(t, "it answers", func() bool { return answers(p) })
 	})
+}
+
+// echoes is how many of n pings to an address are answered.
+func echoes(t *testing.T, address string, n int) int {
+	t.Helper()
+	conn, err := net.ListenIP("ip4:icmp", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const id = 0x6f72
+	to, answered, b := &net.IPAddr{IP: net.ParseIP(address)}, map[uint16]bool{}, make([]byte, 1500)
+	// read takes answers until that of a ping has come, or none comes any more.
+	read := func(seq uint16, patience time.Duration) {
+		for {
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			size, from, err := conn.ReadFromIP(b)
+			if err != nil {
+				return
+			}
+			if size >= 8 && b[0] == 0 && from.IP.Equal(to.IP) && binary.BigEndian.Uint16(b[4:]) == id {
+				got := binary.BigEndian.Uint16(b[6:])
+				if answered[got] = true; got == seq {
+					return
+				}
+			}
+		}
+	}
+	for seq := range uint16(n) {
+		ping := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0}, id), seq)
+		sum := uint32(0x0800) + id + uint32(seq)
+		binary.BigEndian.PutUint16(ping[2:], ^uint16(sum+sum>>16))
+		if _, err := conn.WriteTo(ping, to); err != nil {
+			t.Fatal(err)
+		}
+		read(seq, 2*time.Millisecond)
+	}
+	read(uint16(n), 2*time.Second) // those that come late
+	return len(answered)
 }
 
 // ask lets a pod's container ask another one's server, and returns its exit code.
