@@ -120,4 +120,7 @@ func TestEveryLessonKeepsItsPromiseOnDocker(t *testing.T) {
 			}
 		})
 	}
+	if out, err := shell(t.Context(), "orchctl invariants --class safety"); err != nil {
+		t.Errorf("after all lessons: %v\n%s", err, out)
+	}
 }

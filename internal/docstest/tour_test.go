@@ -53,6 +53,8 @@ func TestTheTourOfTheReadme(t *testing.T) {
 			continue
 		case line == "orchctl up":
 			line += " --runtime=fake --wait=4m"
+		case line == "orchctl down":
+			line = "orchctl invariants --class safety && " + line
 		}
 		began := time.Now()
 		out, err := shell(t.Context(), line)
