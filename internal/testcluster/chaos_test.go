@@ -165,6 +165,24 @@ func TestAnExperimentStopsWhenTheSteadyStateIsViolated(t *testing.T) {
 	})
 }
 
+// What the controllers' mirrors show is as old as their watches. An experiment that
+// ends before it began ends for good, so it is not because of that.
+func TestAnExperimentBeginsWithWhatWasThereBeforeIt(t *testing.T) {
+	chaosStory(t, Options{}, func(t *testing.T, c *Cluster) {
+		c.Apply(chaosOf("blind", "{fault: {type: DropWatches, actors: [apiserver]}, durationSeconds: 60}"))
+		c.Eventually("the watches of the controllers are dropped", func() bool {
+			all := c.injections()
+			return len(all) == 1 && all[0].GetStatus().GetPhase() == api.ChaosInjected
+		})
+		c.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: new, labels: {app: new}}\nspec: {nodeName: node-1, containers: [{name: app, image: app}]}\n")
+		c.Eventually("the new pod is ready", func() bool { return len(c.Ready("app=new")) == 1 })
+		c.Apply(chaosOf("x", "{fault: {type: KillPod}, selector: {matchLabels: {app: new}}}"))
+		if x := c.ends("x", api.ChaosCompleted); x.GetStatus().GetInjections() != 1 {
+			t.Errorf("%v", x.GetStatus())
+		}
+	})
+}
+
 func TestDroppedWatchesAreSilentAndLoseNothing(t *testing.T) {
 	chaosStory(t, Options{Nodes: 2}, func(t *testing.T, c *Cluster) {
 		c.Apply(chaosOf("x", "{fault: {type: DropWatches, actors: ['system:node:node-1', 'system:node:node-2']}, durationSeconds: 30}"))

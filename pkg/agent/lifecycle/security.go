@@ -90,8 +90,8 @@ func SetUser(config *container.Config, pod *v1.Pod, c *v1.Container, imageUser f
 		user, group, nonRoot = s.RunAsUser, s.RunAsGroup, s.GetRunAsNonRoot()
 	}
 	if s := c.GetSecurityContext(); s != nil {
-		user, group = either(s.RunAsUser, user), either(s.RunAsGroup, group)
-		nonRoot = *either(s.RunAsNonRoot, &nonRoot)
+		user, group = cmp.Or(s.RunAsUser, user), cmp.Or(s.RunAsGroup, group)
+		nonRoot = *cmp.Or(s.RunAsNonRoot, &nonRoot)
 	}
 	var name string
 	switch {
@@ -121,11 +121,4 @@ func SetUser(config *container.Config, pod *v1.Pod, c *v1.Container, imageUser f
 		config.Security.User += ":" + strconv.FormatInt(*group, 10)
 	}
 	return nil
-}
-
-func either[T any](first, second *T) *T {
-	if first != nil {
-		return first
-	}
-	return second
 }

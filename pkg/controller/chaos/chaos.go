@@ -171,11 +171,24 @@ func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Resu
 		Revision: r.experiments.Revision(), Now: time.Now(),
 	}
 	asked := r.probesOf(x)
-	s.Unsteady = r.unsteady(x, asked)
+	var err error
+	if s.Unsteady, err = r.unsteady(ctx, x, asked); err != nil {
+		return reconcile.Result{}, err
+	}
 	if asked != nil && asked.probe != nil {
 		s.Probe = asked.probe.Snapshot()
 	}
 	plan := MakePlan(s)
+	if plan.Status.GetPhase() == api.ChaosFailed {
+		// For good; but a mirror may not show yet what was there before the experiment.
+		pods, err := client.For[*v1.Pod](r.c).List(ctx, client.ListOptions{Namespace: key.Namespace})
+		nodes, failed := client.For[*v1.Node](r.c).List(ctx, client.ListOptions{})
+		if err := errors.Join(err, failed); err != nil {
+			return reconcile.Result{}, err
+		}
+		s.Pods, s.Nodes = pods.Items, nodes.Items
+		plan = MakePlan(s)
+	}
 	if err := r.carryOut(ctx, x, plan); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -238,30 +251,36 @@ func (r *Controller) carryOut(ctx context.Context, x *v1.ChaosExperiment, plan P
 	return nil
 }
 
-// unsteady says which part of the steady state does not hold.
-func (r *Controller) unsteady(x *v1.ChaosExperiment, asked *probes) string {
+// unsteady says which part of the steady state does not hold. It asks the server:
+// what is older than the experiment says nothing about it.
+func (r *Controller) unsteady(ctx context.Context, x *v1.ChaosExperiment, asked *probes) (string, error) {
 	for n, st := range x.GetSpec().GetSteadyState() {
 		if want := st.GetReadyReplicas(); want != nil {
-			key := api.Key{Namespace: x.GetMetadata().GetNamespace(), Name: want.GetName()}
-			var ready int32
+			var is interface{ GetReadyReplicas() int32 }
+			var err error
 			if want.GetKind() == "ReplicaSet" {
-				set, _ := r.m.Sets.Get(key)
-				ready = set.GetStatus().GetReadyReplicas()
+				var set *v1.ReplicaSet
+				set, err = client.For[*v1.ReplicaSet](r.c).Get(ctx, x.GetMetadata().GetNamespace(), want.GetName())
+				is = set.GetStatus()
 			} else {
-				d, _ := r.m.Deployments.Get(key)
-				ready = d.GetStatus().GetReadyReplicas()
+				var d *v1.Deployment
+				d, err = client.For[*v1.Deployment](r.c).Get(ctx, x.GetMetadata().GetNamespace(), want.GetName())
+				is = d.GetStatus()
 			}
-			if ready < want.GetAtLeast() {
-				return fmt.Sprintf("%s %s has %d ready replicas, at least %d must be", want.GetKind(), want.GetName(), ready, want.GetAtLeast())
+			if err != nil && !errors.Is(err, api.ErrNotFound) {
+				return "", err
+			}
+			if ready := is.GetReadyReplicas(); ready < want.GetAtLeast() {
+				return fmt.Sprintf("%s %s has %d ready replicas, at least %d must be", want.GetKind(), want.GetName(), ready, want.GetAtLeast()), nil
 			}
 		}
 		if asked != nil && n < len(asked.steady) && asked.steady[n] != nil {
 			if err := asked.steady[n].Healthy(); err != nil {
-				return err.Error()
+				return err.Error(), nil
 			}
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // probesOf starts the probes of an experiment that runs, and stops those of one that
