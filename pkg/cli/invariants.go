@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -99,24 +100,23 @@ type inspection struct {
 	client  *client.Client
 	class   invariant.Class
 	checker *invariant.Checker
+	request *v1.HistoryRequest     // for what of the log was not read yet
 	before  []*invariant.Violation // what the last look at the machines found
+	open    []*invariant.Violation // promises of which was told that they are broken
 	broken  int
 }
 
 // first checks the log as far as it goes, and the machines.
 func (i *inspection) first(ctx context.Context, since moment) (*findings, error) {
-	from, to, err := i.checker.Read(ctx, i.client, span(&v1.HistoryRequest{}, since, moment{}))
-	if err != nil {
+	i.request = span(&v1.HistoryRequest{}, since, moment{})
+	found := &findings{Rules: i.rules()}
+	if err := i.read(ctx, found); err != nil {
 		return nil, err
 	}
-	found := &findings{FromRevision: from, ToRevision: to, Rules: i.rules()}
 	if _, err := i.look(ctx, found); err != nil {
 		return nil, err
 	}
-	if err := pauseFor(ctx, betweenLooks); err != nil {
-		return nil, err
-	}
-	machines, err := i.look(ctx, found)
+	machines, err := i.again(ctx, found)
 	if err != nil {
 		return nil, err
 	}
@@ -133,22 +133,43 @@ func (i *inspection) rules() (some []invariant.Rule) {
 	return some
 }
 
-// look is what the machines show now and showed a look ago. It notes which nodes
+// read shows the checker what it has not seen of the log.
+func (i *inspection) read(ctx context.Context, found *findings) error {
+	from, to, err := i.checker.Read(ctx, i.client, i.request)
+	if to > 0 {
+		i.request = &v1.HistoryRequest{AfterRevision: to}
+		found.FromRevision, found.ToRevision = cmp.Or(found.FromRevision, from), to
+	}
+	return err
+}
+
+// again reads on and looks again, some time after the last look.
+func (i *inspection) again(ctx context.Context, found *findings) ([]*invariant.Violation, error) {
+	if err := pauseFor(ctx, betweenLooks); err != nil {
+		return nil, err
+	}
+	if err := i.read(ctx, found); err != nil {
+		return nil, err
+	}
+	return i.look(ctx, found)
+}
+
+// look is what the machines show now and showed a look ago. It enters which nodes
 // answered, and what hindered the others.
-func (i *inspection) look(ctx context.Context, found *findings) ([]*invariant.Violation, error) {
+func (i *inspection) look(ctx context.Context, found *findings) (again []*invariant.Violation, err error) {
 	pods, nodes, failed, err := invariant.Look(ctx, i.client)
 	if err != nil {
 		return nil, err
 	}
-	now := invariant.Machines(pods, nodes)
-	both := invariant.Twice(i.before, now)
-	i.before = now
 	found.Nodes, found.NotAsked = slices.AppendSeq([]string{}, maps.Keys(nodes)), map[string]string{}
 	slices.Sort(found.Nodes)
 	for node, err := range failed {
 		found.NotAsked[node] = err.Error()
 	}
-	return both, nil
+	now := invariant.Machines(pods, nodes)
+	again, _ = invariant.Compare(i.before, now)
+	i.before = now
+	return again, nil
 }
 
 // explain leaves the violations of the class that is asked for, and follows the
@@ -226,6 +247,9 @@ func (i *inspection) print(found *findings) error {
 // tell prints what was broken, and below it why.
 func (i *inspection) tell(v *invariant.Violation) {
 	fmt.Fprintf(i.f.Out, "\n%s %s%s\n", v.Object, v.Broken, lasting(v))
+	if lasting(v) != "" && v.Until == 0 {
+		i.open = append(i.open, v)
+	}
 	if v.Cause == nil {
 		fmt.Fprintln(i.f.Out, "            the log does not tell why")
 		return
@@ -253,33 +277,25 @@ func lasting(v *invariant.Violation) string {
 // follow tells what breaks, until the context ends.
 func (i *inspection) follow(ctx context.Context, found *findings) error {
 	fmt.Fprintln(i.f.Err, "\nWatching; Ctrl-C ends it.")
-	told := map[string]bool{}
-	for _, v := range found.Violations {
-		told[v.Name+v.Object+v.Broken] = v.Revision == 0
-	}
-	for at := found.ToRevision; ; {
-		if err := pauseFor(ctx, betweenLooks); err != nil {
-			return err
-		}
+	told := slices.DeleteFunc(slices.Clone(found.Violations), func(v *invariant.Violation) bool { return v.Revision > 0 })
+	for {
 		known := len(i.checker.All())
-		_, to, err := i.checker.Read(ctx, i.client, &v1.HistoryRequest{AfterRevision: at})
+		again, err := i.again(ctx, found)
 		if err != nil {
 			return err
 		}
-		at = max(at, to)
-		machines, err := i.look(ctx, found)
+		_, fresh := invariant.Compare(told, again)
+		told = again
+		all, err := i.explain(ctx, append(slices.Clone(i.checker.All()[known:]), fresh...))
 		if err != nil {
 			return err
 		}
-		machines = slices.DeleteFunc(machines, func(v *invariant.Violation) bool {
-			id := v.Name + v.Object + v.Broken
-			defer func() { told[id] = true }()
-			return told[id]
+		i.open = slices.DeleteFunc(i.open, func(v *invariant.Violation) bool {
+			if v.Until > 0 {
+				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s (rev %d)\n", v.Object, v.Ended.Sub(v.Time).Round(time.Millisecond), v.Until)
+			}
+			return v.Until > 0
 		})
-		all, err := i.explain(ctx, append(slices.Clone(i.checker.All()[known:]), machines...))
-		if err != nil {
-			return err
-		}
 		for _, v := range all {
 			i.tell(v)
 		}

@@ -1,10 +1,15 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 
+	"orch/pkg/api"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
 )
@@ -64,4 +69,62 @@ func TestInvariants(t *testing.T) {
 	s.fails(1, `--class "all": use safety or promise`, "invariants", "--class", "all")
 	s.fails(1, `--output "yaml": use json`, "invariants", "-o", "yaml")
 	s.fails(1, "--watch prints sentences only", "invariants", "-w", "-o", "json")
+}
+
+// What was before --since is not told, nor what goes on; that a promise is kept
+// again is.
+func TestInvariantsAreWatched(t *testing.T) {
+	s := begin(t)
+	budgets := client.For[*v1.PodDisruptionBudget](s.client)
+	b, err := budgets.Create(t.Context(), &v1.PodDisruptionBudget{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec:     &v1.PodDisruptionBudgetSpec{MinAvailable: api.ParseIntOrString("1"), Selector: &v1.LabelSelector{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	healthy := func(n int32) {
+		t.Helper()
+		b.Status = &v1.PodDisruptionBudgetStatus{DesiredHealthy: 1, CurrentHealthy: n}
+		if b, err = budgets.UpdateStatus(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	healthy(1)
+	healthy(0)
+	healthy(1)
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	out, w := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Main(ctx, IO{Out: w, Err: w}, append([]string{"invariants", "--watch", "--since", fmt.Sprint(b.GetMetadata().GetResourceVersion() + 1)}, s.flags...), "test")
+		w.Close()
+	}()
+	printed := bufio.NewScanner(out)
+	next := func(about string) string {
+		t.Helper()
+		for printed.Scan() {
+			if strings.Contains(printed.Text(), about) {
+				return printed.Text()
+			}
+		}
+		t.Fatalf("nothing was said of %s", about)
+		return ""
+	}
+	next("Watching")
+	healthy(0)
+	if got := next("web"); got != "poddisruptionbudget/web has 0 ready pods, 1 are promised, until now" {
+		t.Errorf("broken: %q", got)
+	}
+	healthy(1)
+	if got := next("web keeps"); !strings.HasPrefix(got, "poddisruptionbudget/web keeps its promise again, after ") {
+		t.Errorf("kept again: %q", got)
+	}
+	interrupt()
+	for printed.Scan() {
+	}
+	if code := <-ended; code != 1 {
+		t.Errorf("exit code %d", code)
+	}
 }

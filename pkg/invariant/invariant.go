@@ -45,11 +45,12 @@ var (
 	Fits       = Rule{"Allocatable", Safety, "no node over its allocatable"}
 	ReallyUp   = Rule{"ReallyReady", Safety, "every ready pod is really ready"}
 	Available  = Rule{"DeploymentAvailable", Promise, "each Deployment has the pods that it promises (replicas less maxUnavailable)"}
+	Healthy    = Rule{"BudgetHealthy", Promise, "each PodDisruptionBudget has the healthy pods that it needs"}
 	BudgetKept = Rule{"BudgetKept", Promise, "no eviction takes a pod that a PodDisruptionBudget needs"}
 )
 
 // Rules are all of them, those of safety first.
-var Rules = []Rule{OneNode, OneName, OneLife, OwnedBy, Fits, ReallyUp, Available, BudgetKept}
+var Rules = []Rule{OneNode, OneName, OneLife, OwnedBy, Fits, ReallyUp, Available, Healthy, BudgetKept}
 
 // Violation is a rule that was broken.
 type Violation struct {

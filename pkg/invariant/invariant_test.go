@@ -101,6 +101,12 @@ func budget(desired int32) *v1.PodDisruptionBudget {
 	}
 }
 
+func healthy(desired, current int32) *v1.PodDisruptionBudget {
+	b := budget(desired)
+	b.Status.CurrentHealthy = current
+	return b
+}
+
 func check(b *book) []*invariant.Violation {
 	c := invariant.New()
 	for _, e := range b.entries {
@@ -168,6 +174,13 @@ func TestWhatTheLogTells(t *testing.T) {
 		{"a pod that was asked to end does not count", func(b *book) {
 			b.put(node("9"), deployment(1), set, pod("a"), pod("a", func(p *v1.Pod) { p.Metadata.DeletionTimestamp = timestamppb.Now() }))
 		}, []string{`5-0 DeploymentAvailable: deployment/web has 0 ready pods, 1 are promised`}},
+		{"a budget loses a pod, and has it again", func(b *book) {
+			b.put(budget(2), healthy(2, 2), healthy(2, 1), healthy(2, 0), healthy(2, 2), healthy(2, 1))
+			b.remove(healthy(2, 1))
+		}, []string{`3-5 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`, `6-7 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`}},
+		{"a budget that needs more or never had its pods has lost none", func(b *book) {
+			b.put(healthy(2, 1), healthy(2, 2), healthy(3, 2), healthy(0, 0))
+		}, nil},
 		{"an eviction leaves too few", func(b *book) {
 			b.put(node("9"), budget(1), pod("a"), pod("b"), pod("a", evicted), pod("b", evicted))
 		}, []string{`6-0 BudgetKept: poddisruptionbudget/web needs 1 healthy pods, and an eviction left 0`}},
@@ -264,6 +277,8 @@ func TestWhatTheMachinesTell(t *testing.T) {
 	}
 	dead := app("uid-a", "a", 0)
 	dead.Running = false
+	frozen := app("uid-a", "a", 0)
+	frozen.Paused = true
 	tests := []struct {
 		name  string
 		pods  []*v1.Pod
@@ -273,6 +288,9 @@ func TestWhatTheMachinesTell(t *testing.T) {
 		{"what runs is what is wanted", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {dead, app("uid-a", "a", 1)}}, nil},
 		{"a node that was not asked says nothing", []*v1.Pod{pod("a")}, nil, nil},
 		{"a ready pod has no process", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {dead}}, []string{
+			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
+		}},
+		{"a ready pod is frozen", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {frozen}}, []string{
 			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
 		}},
 		{"a pod is gone and its container is not", nil, map[string][]*v1.NodeContainer{"node-1": {dead}}, []string{
@@ -295,11 +313,11 @@ func TestWhatTheMachinesTell(t *testing.T) {
 			if diff := cmp.Diff(strings.Join(tt.want, "\n"), strings.Join(told(found), "\n")); diff != "" {
 				t.Errorf("found (-want +got):\n%s", diff)
 			}
-			if both := invariant.Twice(found, found); len(both) != len(found) {
-				t.Errorf("of two equal looks both have %d", len(both))
+			if again, fresh := invariant.Compare(found, found); len(again) != len(found) || len(fresh) != 0 {
+				t.Errorf("of two equal looks both have %d", len(again))
 			}
-			if both := invariant.Twice(nil, found); len(both) != 0 {
-				t.Errorf("found in one look only: %v", told(both))
+			if again, fresh := invariant.Compare(nil, found); len(again) != 0 || len(fresh) != len(found) {
+				t.Errorf("found in one look only: %v", told(again))
 			}
 		})
 	}

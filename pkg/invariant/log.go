@@ -19,13 +19,14 @@ type Checker struct {
 	used     map[string]api.Resources // by node
 	over     map[string]bool          // nodes that are over their allocatable
 	sets     map[string]string        // from the uid of a ReplicaSet to that of its Deployment
-	promises map[string]*promise      // by the uid of a Deployment
+	promises map[string]*promise      // by the uid of a Deployment or a budget
 	all      []*Violation
 	entries  int
 }
 
-// promise is how a Deployment stands.
+// promise is how a Deployment or a PodDisruptionBudget stands.
 type promise struct {
+	Rule
 	key   why.Key
 	least int32 // ready pods that are promised; 0: none
 	ready int32
@@ -77,6 +78,7 @@ func (c *Checker) Check(e *v1.LogEntry) []*Violation {
 		if !e.GetDeleted() {
 			c.budgets[key] = o
 		}
+		c.budget(e, key, o)
 	case *v1.ReplicaSet:
 		delete(c.sets, o.GetMetadata().GetUid())
 		if owner := api.ControllerOf(o); owner.GetKind() == "Deployment" && !e.GetDeleted() {
@@ -214,7 +216,7 @@ func (c *Checker) deployment(e *v1.LogEntry, key why.Key, d *v1.Deployment) {
 	uid := d.GetMetadata().GetUid()
 	p := c.promises[uid]
 	if p == nil {
-		p = &promise{key: key}
+		p = &promise{Rule: Available, key: key}
 		c.promises[uid] = p
 		for _, x := range c.pods { // those that were there first, after a compaction
 			if pod := podOf(x); c.sets[api.ControllerOf(pod).GetUid()] == uid && well(pod) {
@@ -227,17 +229,36 @@ func (c *Checker) deployment(e *v1.LogEntry, key why.Key, d *v1.Deployment) {
 	if e.GetDeleted() || d.GetMetadata().GetDeletionTimestamp() != nil || d.GetSpec().GetStrategy().GetType() == api.StrategyRecreate {
 		least = 0 // which promises nothing
 	}
+	c.want(p, least, e)
+}
+
+// budget believes what a budget's status says: how many must be healthy follows from
+// what owns them.
+func (c *Checker) budget(e *v1.LogEntry, key why.Key, o *v1.PodDisruptionBudget) {
+	uid, least := o.GetMetadata().GetUid(), o.GetStatus().GetDesiredHealthy()
+	if c.promises[uid] == nil {
+		c.promises[uid] = &promise{Rule: Healthy, key: key}
+	}
+	c.promises[uid].ready = o.GetStatus().GetCurrentHealthy()
+	if e.GetDeleted() {
+		least = 0
+	}
+	c.want(c.promises[uid], least, e)
+}
+
+// want changes what is promised.
+func (c *Checker) want(p *promise, least int32, e *v1.LogEntry) {
 	if least > p.least && p.broken == nil {
 		p.kept = false // more is wanted than there ever was
 	}
 	p.least = least
 	c.keep(p, e, nil)
 	if e.GetDeleted() {
-		delete(c.promises, uid)
+		delete(c.promises, api.Unwrap(e.GetObject()).GetMetadata().GetUid())
 	}
 }
 
-// keep looks whether a Deployment has what it promises.
+// keep looks whether a promise is kept.
 func (c *Checker) keep(p *promise, e, before *v1.LogEntry) {
 	switch {
 	case p.ready >= p.least && p.broken != nil:
@@ -246,7 +267,7 @@ func (c *Checker) keep(p *promise, e, before *v1.LogEntry) {
 	case p.ready >= p.least:
 		p.kept = true
 	case p.kept && p.broken == nil:
-		p.broken = violation(Available, e, before, p.key, "has %d ready pods, %d are promised", p.ready, p.least)
+		p.broken = violation(p.Rule, e, before, p.key, "has %d ready pods, %d are promised", p.ready, p.least)
 		c.add(p.broken)
 	}
 }

@@ -12,17 +12,17 @@ import (
 // Machines compares what engines have with the pods of the API: what the log can
 // never tell. The containers of each node are by its name; a node that was not
 // asked is not there. Pods and machines are read one after the other, so what is
-// found once may only be on its way: see [Twice].
+// found once may only be on its way: see [Compare].
 func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Violation) {
 	byUID := map[string]*v1.Pod{}
 	for _, p := range pods {
 		byUID[p.GetMetadata().GetUid()] = p
 	}
-	running := map[string]int{} // containers that run, by the uid of their pod
+	running := map[string]int{} // containers that do something, by the uid of their pod
 	for node, all := range nodes {
 		for _, x := range all {
 			p := byUID[x.GetPodUid()]
-			if x.GetRunning() && x.GetContainer() != "" {
+			if x.GetRunning() && !x.GetPaused() && x.GetContainer() != "" {
 				running[x.GetPodUid()]++
 			}
 			switch {
@@ -81,19 +81,17 @@ func Doubles(nodes map[string][]*v1.NodeContainer) (found []*Violation) {
 	return found
 }
 
-// Twice are those that were found in two looks, one after the other, and so are no
-// change that was seen half-way.
-func Twice(first, second []*Violation) (both []*Violation) {
-	before := map[string]bool{}
-	for _, v := range first {
-		before[v.Name+v.Object+v.Broken] = true
-	}
+// Compare tells what was found in two looks, one after the other, and so is no
+// change that was seen half-way, from what is new in the second.
+func Compare(first, second []*Violation) (again, fresh []*Violation) {
 	for _, v := range second {
-		if before[v.Name+v.Object+v.Broken] {
-			both = append(both, v)
+		if slices.ContainsFunc(first, func(o *Violation) bool { return o.Name+o.Object+o.Broken == v.Name+v.Object+v.Broken }) {
+			again = append(again, v)
+		} else {
+			fresh = append(fresh, v)
 		}
 	}
-	return both
+	return again, fresh
 }
 
 func seen(r Rule, x *v1.NodeContainer, format string, args ...any) *Violation {

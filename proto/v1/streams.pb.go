@@ -120,8 +120,10 @@ type NodeContainer struct {
 	// Its name in the pod's spec; empty: the sandbox.
 	Container string `protobuf:"bytes,5,opt,name=container,proto3" json:"container,omitempty"`
 	// From 0.
-	Attempt       int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Running       bool  `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	Attempt int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Running bool  `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	// It runs and is frozen.
+	Paused        bool `protobuf:"varint,8,opt,name=paused,proto3" json:"paused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,6 +203,13 @@ func (x *NodeContainer) GetAttempt() int32 {
 func (x *NodeContainer) GetRunning() bool {
 	if x != nil {
 		return x.Running
+	}
+	return false
+}
+
+func (x *NodeContainer) GetPaused() bool {
+	if x != nil {
+		return x.Paused
 	}
 	return false
 }
@@ -1443,7 +1452,7 @@ const file_v1_streams_proto_rawDesc = "" +
 	"\x12ContainersResponse\x126\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x16.orch.v1.NodeContainerR\n" +
-	"containers\"\xba\x01\n" +
+	"containers\"\xd2\x01\n" +
 	"\rNodeContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
@@ -1451,7 +1460,8 @@ const file_v1_streams_proto_rawDesc = "" +
 	"\apod_uid\x18\x04 \x01(\tR\x06podUid\x12\x1c\n" +
 	"\tcontainer\x18\x05 \x01(\tR\tcontainer\x12\x18\n" +
 	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12\x18\n" +
-	"\arunning\x18\a \x01(\bR\arunning\"\xca\x02\n" +
+	"\arunning\x18\a \x01(\bR\arunning\x12\x16\n" +
+	"\x06paused\x18\b \x01(\bR\x06paused\"\xca\x02\n" +
 	"\vLogsRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +

@@ -95,7 +95,7 @@ func Seen(list []container.Container) (all []*v1.NodeContainer) {
 		if !ok {
 			continue
 		}
-		x := &v1.NodeContainer{Id: p.ID, Namespace: pod.Namespace, Pod: pod.Name, PodUid: uid, Container: p.Name, Attempt: int32(p.Attempt), Running: p.Running()}
+		x := &v1.NodeContainer{Id: p.ID, Namespace: pod.Namespace, Pod: pod.Name, PodUid: uid, Container: p.Name, Attempt: int32(p.Attempt), Running: p.Running(), Paused: p.State == container.StatePaused}
 		if p.Name == SandboxSlot {
 			x.Container = ""
 		}
