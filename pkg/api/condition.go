@@ -27,9 +27,7 @@ func GetCondition(conds []*v1.Condition, typ string) *v1.Condition {
 // unless c says. The other times are kept where c leaves them out.
 func SetCondition(conds *[]*v1.Condition, c *v1.Condition, now time.Time) (changed bool) {
 	c = proto.Clone(c).(*v1.Condition)
-	if c.LastTransitionTime == nil {
-		c.LastTransitionTime = timestamppb.New(now)
-	}
+	c.LastTransitionTime = cmp.Or(c.LastTransitionTime, timestamppb.New(now))
 	for i, old := range *conds {
 		if old.GetType() != c.GetType() {
 			continue

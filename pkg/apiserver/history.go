@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -213,9 +214,7 @@ func (s *Server) historyOf(ctx context.Context, key string, after int64) iter.Se
 // all.
 func (s *Server) log(ctx context.Context, kinds map[string]bool, namespace string, after int64) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
-		if after == 0 {
-			after = s.store.Compacted()
-		}
+		after = cmp.Or(after, s.store.Compacted())
 		for {
 			entries, err := s.store.Log(ctx, after, logChunk)
 			if err != nil {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -66,9 +67,7 @@ func (s *Server) List(ctx context.Context, r *v1.ListRequest) (*v1.ListResponse,
 		}
 		at, after = t.revision, t.after
 	}
-	if at == 0 {
-		at = s.store.Revision()
-	}
+	at = cmp.Or(at, s.store.Revision())
 	page := &v1.ListResponse{Revision: at}
 	last, size := "", 0
 	for e, err := range s.scan(ctx, f, at, after) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -312,9 +313,7 @@ func (w *writeFlags) cordon(ctx context.Context, c *client.Client, f *factory, o
 		if n.GetSpec().GetUnschedulable() == unschedulable {
 			return errUnchanged
 		}
-		if n.Spec == nil {
-			n.Spec = &v1.NodeSpec{}
-		}
+		n.Spec = cmp.Or(n.Spec, &v1.NodeSpec{})
 		n.Spec.Unschedulable = unschedulable
 		return nil
 	})

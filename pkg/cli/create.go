@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -294,10 +295,7 @@ func (d *dataFlags) read() (map[string][]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			k := key
-			if k == "" {
-				k = filepath.Base(p)
-			}
+			k := cmp.Or(key, filepath.Base(p))
 			if err := put(k, v); err != nil {
 				return nil, err
 			}

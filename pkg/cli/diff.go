@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,7 @@ func runDiff(ctx context.Context, f *factory, s *selection, args []string, from,
 	}
 	for _, p := range pairs {
 		o := p[1]
-		if o == nil {
-			o = p[0]
-		}
+		o = cmp.Or(o, p[0])
 		k, m := api.KindOf(o), o.GetMetadata()
 		file := strings.ReplaceAll(fmt.Sprintf("%s.%s.%s.%s", strings.ReplaceAll(k.APIVersion(), "/", "."), k.Name, m.GetNamespace(), m.GetName()), "/", "_")
 		before, after, err := why.Maps(p[0], p[1])

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
@@ -105,9 +106,7 @@ func explainField(w io.Writer, k *api.Kind, path []string, d docs, recursive boo
 			text = strings.TrimSpace(text + " " + d[string(md.Name())])
 		}
 	}
-	if text == "" {
-		text = "<empty>"
-	}
+	text = cmp.Or(text, "<empty>")
 	fmt.Fprintf(w, "DESCRIPTION:\n%s\n\n", wrap(text, "    "))
 	if md != nil {
 		fmt.Fprintln(w, "FIELDS:")

@@ -115,10 +115,7 @@ func (f *factory) ns() string {
 		// The context may name one; target fills it in.
 		_, _ = f.target()
 	}
-	if f.namespace == "" {
-		return api.NamespaceDefault
-	}
-	return f.namespace
+	return cmp.Or(f.namespace, api.NamespaceDefault)
 }
 
 // begin is how a verb begins that asks the server: with a client, and with

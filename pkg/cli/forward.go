@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,9 +86,7 @@ func parsePorts(pod *v1.Pod, arg string) (local, remote uint16, err error) {
 	}
 	l := n
 	if both {
-		if first == "" {
-			first = "0"
-		}
+		first = cmp.Or(first, "0")
 		if l, err = strconv.ParseUint(first, 10, 16); err != nil {
 			return 0, 0, fmt.Errorf("error parsing local port: %q is not a port's number", first)
 		}

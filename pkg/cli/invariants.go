@@ -102,7 +102,6 @@ type inspection struct {
 	checker *invariant.Checker
 	request *v1.HistoryRequest     // for what of the log was not read yet
 	before  []*invariant.Violation // what the last look at the machines found
-	open    []*invariant.Violation // promises of which was told that they are broken
 	broken  int
 }
 
@@ -247,9 +246,6 @@ func (i *inspection) print(found *findings) error {
 // tell prints what was broken, and below it why.
 func (i *inspection) tell(v *invariant.Violation) {
 	fmt.Fprintf(i.f.Out, "\n%s %s%s\n", v.Object, v.Broken, lasting(v))
-	if lasting(v) != "" && v.Until == 0 {
-		i.open = append(i.open, v)
-	}
 	if v.Cause == nil {
 		fmt.Fprintln(i.f.Out, "            the log does not tell why")
 		return
@@ -279,7 +275,7 @@ func (i *inspection) follow(ctx context.Context, found *findings) error {
 	fmt.Fprintln(i.f.Err, "\nWatching; Ctrl-C ends it.")
 	told := slices.DeleteFunc(slices.Clone(found.Violations), func(v *invariant.Violation) bool { return v.Revision > 0 })
 	for {
-		known := len(i.checker.All())
+		before, known := found.ToRevision, len(i.checker.All())
 		again, err := i.again(ctx, found)
 		if err != nil {
 			return err
@@ -290,12 +286,11 @@ func (i *inspection) follow(ctx context.Context, found *findings) error {
 		if err != nil {
 			return err
 		}
-		i.open = slices.DeleteFunc(i.open, func(v *invariant.Violation) bool {
-			if v.Until > 0 {
+		for _, v := range i.checker.All()[:known] {
+			if v.Until > before && (i.class == "" || i.class == v.Class) {
 				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s (rev %d)\n", v.Object, v.Ended.Sub(v.Time).Round(time.Millisecond), v.Until)
 			}
-			return v.Until > 0
-		})
+		}
 		for _, v := range all {
 			i.tell(v)
 		}

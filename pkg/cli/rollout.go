@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -227,10 +228,7 @@ func showHistory(ctx context.Context, f *factory, c *client.Client, d *v1.Deploy
 	fmt.Fprintln(f.Out, printer.Name(d))
 	rows := [][]string{{"REVISION", "CHANGE-CAUSE"}}
 	for _, n := range order {
-		cause := sets[n].GetMetadata().GetAnnotations()[api.AnnotationChangeCause]
-		if cause == "" {
-			cause = "<none>"
-		}
+		cause := cmp.Or(sets[n].GetMetadata().GetAnnotations()[api.AnnotationChangeCause], "<none>")
 		rows = append(rows, []string{strconv.FormatInt(n, 10), cause})
 	}
 	return printer.Rows(f.Out, rows)

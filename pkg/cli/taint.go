@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,9 +124,7 @@ func removes(r, t *v1.Taint) bool {
 
 // changeTaints changes a node's taints and returns kubectl's word for it.
 func changeTaints(n *v1.Node, add, remove []*v1.Taint, overwrite bool) (said string, err error) {
-	if n.Spec == nil {
-		n.Spec = &v1.NodeSpec{}
-	}
+	n.Spec = cmp.Or(n.Spec, &v1.NodeSpec{})
 	var taken []string
 	taints := slices.Clone(add)
 	for _, t := range n.Spec.Taints {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,10 +142,7 @@ func (r *Recorder) record(ctx context.Context, o api.Object, key eventKey, text 
 
 // newEvent is the object for an event, without times and count.
 func (r *Recorder) newEvent(k *api.Kind, m *v1.ObjectMeta, key eventKey) *v1.Event {
-	namespace := m.GetNamespace()
-	if namespace == "" {
-		namespace = "default" // where Kubernetes puts those of cluster-wide objects
-	}
+	namespace := cmp.Or(m.GetNamespace(), "default") // where Kubernetes puts those of cluster-wide objects
 	return &v1.Event{
 		Metadata: &v1.ObjectMeta{Namespace: namespace},
 		InvolvedObject: &v1.ObjectReference{

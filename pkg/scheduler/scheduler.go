@@ -12,6 +12,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -66,10 +67,7 @@ type Scheduler struct {
 
 // New returns a scheduler that works through c.
 func New(c *client.Client, o Options) *Scheduler {
-	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	c = c.As(Name)
 	s := &Scheduler{
 		pods:     client.For[*v1.Pod](c),
@@ -214,9 +212,7 @@ func (s *Scheduler) bind(ctx context.Context, a action) (*v1.Pod, error) {
 // the pod.
 func (s *Scheduler) report(ctx context.Context, a action) (*v1.Pod, error) {
 	pod := api.Clone(a.pod)
-	if pod.Status == nil {
-		pod.Status = &v1.PodStatus{}
-	}
+	pod.Status = cmp.Or(pod.Status, &v1.PodStatus{})
 	api.SetCondition(&pod.Status.Conditions, &v1.Condition{
 		Type: api.PodScheduled, Status: api.ConditionFalse, Reason: api.ReasonUnschedulable, Message: a.message,
 	}, time.Now())

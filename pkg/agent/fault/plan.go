@@ -164,10 +164,7 @@ func (p *planner) begin(i *v1.ChaosInjection) {
 // keep is for what the journal has. i is nil where the API server has it no more.
 func (p *planner) keep(i *v1.ChaosInjection, r Record) {
 	kind, _ := api.FaultKindOf(r.Injection.GetSpec().GetFault().GetType())
-	now := i
-	if now == nil {
-		now = r.Injection
-	}
+	now := cmp.Or(i, r.Injection)
 	told := i != nil && proto.Equal(i.GetStatus(), r.Injection.GetStatus())
 	switch phase := r.Injection.GetStatus().GetPhase(); {
 	case api.IsInjectionOver(r.Injection):

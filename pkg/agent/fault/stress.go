@@ -2,6 +2,7 @@ package fault
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,10 +27,7 @@ func (k *Keeper) beginStress(i *v1.ChaosInjection, c lifecycle.Container) error 
 	limits := api.ResourcesOf(spec.GetResources().GetLimits())
 	var args []string
 	if s.GetFault().GetType() == api.FaultStressCPU {
-		milli := limits.MilliCPU
-		if milli == 0 {
-			milli = int64(runtime.NumCPU()) * 1000
-		}
+		milli := cmp.Or(limits.MilliCPU, int64(runtime.NumCPU())*1000)
 		args = []string{"cpu", strconv.FormatInt(max(1, milli*int64(s.GetFault().GetPercent())/100), 10)}
 	} else {
 		memory := limits.Memory

@@ -62,9 +62,7 @@ func Status(v View) *v1.PodStatus {
 		}
 	}
 	w := writer{View: v, old: api.AllStatuses(s)}
-	if s.StartTime == nil {
-		s.StartTime = timestamppb.New(v.Memory.Begun.Add(v.Shift))
-	}
+	s.StartTime = cmp.Or(s.StartTime, timestamppb.New(v.Memory.Begun.Add(v.Shift)))
 	s.HostIp = v.HostIP
 	s.QosClass = api.QOSClass(v.Pod.GetSpec())
 	s.ObservedGeneration = v.Pod.GetMetadata().GetGeneration()

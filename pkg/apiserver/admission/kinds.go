@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -46,9 +47,7 @@ func prepareCreate(o api.Object, now time.Time) {
 		o.Status = &v1.DeploymentStatus{}
 	case *v1.Namespace:
 		o.Status = &v1.NamespaceStatus{Phase: api.NamespaceActive}
-		if o.Spec == nil {
-			o.Spec = &v1.NamespaceSpec{}
-		}
+		o.Spec = cmp.Or(o.Spec, &v1.NamespaceSpec{})
 		o.Spec.Finalizers = []string{api.FinalizerKubernetes}
 	}
 }

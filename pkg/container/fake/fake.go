@@ -248,9 +248,7 @@ func (e *Engine) CreateSandbox(ctx context.Context, s container.Sandbox) (contai
 		return container.Container{}, fmt.Errorf("create sandbox %s: %w", s.Name, err)
 	}
 	c.sandbox, c.hostNetwork, c.hostname = true, s.HostNetwork, s.Hostname
-	if c.hostname == "" {
-		c.hostname = c.ID[:12]
-	}
+	c.hostname = cmp.Or(c.hostname, c.ID[:12])
 	e.start(c)
 	return c.snapshot(), nil
 }

@@ -10,6 +10,7 @@
 package disruption
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -74,9 +75,7 @@ func New(c *client.Client, budgets *informer.Informer[*v1.PodDisruptionBudget], 
 // enqueue asks for the budgets whose selectors concern a change in a namespace: that
 // of the object before, or where it is new, after.
 func (r *Controller) enqueue(revision int64, concerned func(api.Selector) bool, before, after string) {
-	if after == "" {
-		after = before
-	}
+	after = cmp.Or(after, before)
 	for _, b := range r.budgets.ByIndex(byNamespace, after) {
 		if s, err := api.SelectorOf(b.GetSpec().GetSelector()); err == nil && concerned(s) {
 			r.loop.Enqueue(api.KeyOf(b), revision)
