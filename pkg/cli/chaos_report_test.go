@@ -43,3 +43,26 @@ func TestChaosReport(t *testing.T) {
 	s.fails(1, `"calm" not found`, "chaos", "report", "calm")
 	s.fails(1, `--output "yaml": use text, json or html`, "chaos", "report", "storm", "-o", "yaml")
 }
+
+func TestDescribeExperiment(t *testing.T) {
+	s := begin(t)
+	kill := &v1.ChaosFault{Type: "KillPod"}
+	_, err := client.For[*v1.ChaosExperiment](s.client).Create(t.Context(), &v1.ChaosExperiment{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "storm"},
+		Spec:     &v1.ChaosExperimentSpec{Fault: kill, Selector: &v1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round, pod := range map[int32]string{2: "b", 1: "a"} {
+		_, err := client.For[*v1.ChaosInjection](s.client).Create(t.Context(), &v1.ChaosInjection{
+			Metadata: &v1.ObjectMeta{Namespace: "default", Name: "storm-" + pod},
+			Spec:     &v1.ChaosInjectionSpec{Experiment: "storm", Fault: kill, PodName: pod, PodUid: pod, Round: round},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	contains(t, s.ok("describe", "chaosexperiment/storm"), "Spec:\n", "  fault:\n", "    type: KillPod\n", "Injections (2 in total):\n", "  1      pod/a   Pending", "  2      pod/b   Pending", "Events:")
+	contains(t, s.ok("describe", "chaosinjection", "storm-b"), "Spec:\n", "  experiment: storm\n", "  podName: b\n")
+}

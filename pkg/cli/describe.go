@@ -15,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/yaml"
 
 	"orch/pkg/api"
+	"orch/pkg/api/manifest"
 	"orch/pkg/cli/printer"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
@@ -186,6 +188,10 @@ func describe(ctx context.Context, w io.Writer, c *client.Client, o api.Object, 
 		d.binding(o.GetRoleRef(), o.GetSubjects())
 	case *v1.ClusterRoleBinding:
 		d.binding(o.GetRoleRef(), o.GetSubjects())
+	case *v1.ChaosExperiment:
+		err = d.experiment(ctx, c, o)
+	case *v1.ChaosInjection:
+		err = d.fields(o)
 	case *v1.Event:
 		ref := o.GetInvolvedObject()
 		d.line(0, "Object", "%s/%s", strings.ToLower(ref.GetKind()), ref.GetName())
@@ -670,6 +676,45 @@ func (d description) secret(s *v1.Secret) {
 	for _, k := range slices.Sorted(maps.Keys(s.GetData())) {
 		fmt.Fprintf(d.w, "%s:\t%d bytes\n", k, len(s.GetData()[k]))
 	}
+}
+
+// fields writes spec and status as a manifest has them, which is how kubectl shows
+// kinds that it has no sheet for.
+func (d description) fields(o api.Object) error {
+	m, err := manifest.ToMap(o)
+	if err != nil {
+		return err
+	}
+	for _, part := range []string{"Spec", "Status"} {
+		text, err := yaml.Marshal(m[strings.ToLower(part)])
+		if err != nil {
+			return err
+		}
+		d.words(0, part, []string{strings.TrimSpace(string(text))})
+	}
+	return nil
+}
+
+// experiment shows also what has been broken, round by round.
+func (d description) experiment(ctx context.Context, c *client.Client, e *v1.ChaosExperiment) error {
+	if err := d.fields(e); err != nil {
+		return err
+	}
+	m := e.GetMetadata()
+	made, err := client.For[*v1.ChaosInjection](c).List(ctx, client.ListOptions{Namespace: m.GetNamespace(), FieldSelector: "spec.experiment=" + m.GetName()})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(made.Items, func(a, b *v1.ChaosInjection) int { return cmp.Compare(a.GetSpec().GetRound(), b.GetSpec().GetRound()) })
+	var rows [][]string
+	for _, i := range made.Items {
+		rows = append(rows, []string{
+			fmt.Sprint(i.GetSpec().GetRound()), api.ChaosTarget(i), cmp.Or(i.GetStatus().GetPhase(), "Pending"),
+			stamp(i.GetStatus().GetInjectedAt()), stamp(i.GetStatus().GetHealedAt()), i.GetStatus().GetMessage(),
+		})
+	}
+	d.table(0, fmt.Sprintf("Injections (%d in total)", len(rows)), []string{"Round", "Target", "Phase", "Injected At", "Healed At", "Message"}, rows)
+	return nil
 }
 
 // events ends the sheet with what happened to the object.
