@@ -87,6 +87,14 @@ func MakePlan(s State) (plan Plan) {
 		}
 		status.Phase, status.StartTime = api.ChaosRunning, timestamppb.New(s.Now)
 		status.StartRevision = x.GetMetadata().GetResourceVersion()
+		for _, i := range s.Injections { // the server crashed before its beginning was noted
+			if at := i.GetStatus().GetInjectedAt(); at != nil && at.AsTime().Before(status.GetStartTime().AsTime()) {
+				status.StartTime = at
+			}
+		}
+		if len(s.Injections) > 0 {
+			status.Message = hits(x, status.GetRounds(), s.Injections)
+		}
 	}
 	if s.Probe != nil {
 		status.Probe = s.Probe
@@ -110,15 +118,22 @@ func MakePlan(s State) (plan Plan) {
 			}
 			status.Message = fmt.Sprintf("round %d: nothing that may be hit was there", round)
 		} else {
-			var all []string
-			for _, i := range plan.Create {
-				all = append(all, api.ChaosTarget(i))
-			}
-			status.Message = fmt.Sprintf("round %d: %s of %s", round, x.GetSpec().GetFault().GetType(), strings.Join(all, ", "))
+			status.Message = hits(x, round, plan.Create)
 		}
 	}
 	plan.Peers = movedPeers(s)
 	return plan
+}
+
+// hits says what a round breaks.
+func hits(x *v1.ChaosExperiment, round int32, injections []*v1.ChaosInjection) string {
+	var all []string
+	for _, i := range injections {
+		if i.GetSpec().GetRound() == round {
+			all = append(all, api.ChaosTarget(i))
+		}
+	}
+	return fmt.Sprintf("round %d: %s of %s", round, x.GetSpec().GetFault().GetType(), strings.Join(all, ", "))
 }
 
 // IsOver says that an experiment does nothing any more, and has nothing broken.

@@ -67,6 +67,11 @@ func broken(name string, left int, heal bool) *v1.ChaosInjection {
 	}
 }
 
+func hitBefore(seconds int, i *v1.ChaosInjection) *v1.ChaosInjection {
+	i.Status.InjectedAt = timestamppb.New(begin.Add(-time.Duration(seconds) * time.Second))
+	return i
+}
+
 func TestPlan(t *testing.T) {
 	stopped := func(x *v1.ChaosExperiment) { x.Spec.Stop = true }
 	for name, tt := range map[string]struct {
@@ -86,7 +91,8 @@ func TestPlan(t *testing.T) {
 		"rounds that were missed are not made up":           {x: since(25, 1, nil), pods: 1, create: []string{"x-3-1"}, phase: "Running", message: "round 3:", after: 5 * time.Second},
 		"what is still broken is not hit again":             {x: since(10, 1, nil), pods: 1, injections: []*v1.ChaosInjection{broken("x-1-1", 3, false)}, phase: "Running", message: "round 2: nothing that may be hit", after: 10 * time.Second},
 		"one round of nobody fails":                         {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.EverySeconds = 0 }), phase: "Failed", message: "nothing that may be hit"},
-		"a round that crashed the server is not made again": {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.EverySeconds = 0 }), pods: 1, injections: []*v1.ChaosInjection{broken("x-1-1", 3, false)}, phase: "Running", after: 30 * time.Second},
+		"a round that crashed the server is not made again": {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.EverySeconds = 0 }), pods: 1, injections: []*v1.ChaosInjection{broken("x-1-1", 3, false)}, phase: "Running", message: "round 1: PauseContainer of pod/web-0", after: 30 * time.Second},
+		"one that crashed the server at once began then":    {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.EverySeconds = 0 }), pods: 1, injections: []*v1.ChaosInjection{hitBefore(4, broken("x-1-1", 3, false))}, phase: "Running", message: "round 1: PauseContainer of pod/web-0", after: 26 * time.Second},
 		"all are all":                              {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.Mode = api.ChaosAll }), pods: 3, create: []string{"x-1-1", "x-1-2", "x-1-3"}, phase: "Running", after: 10 * time.Second},
 		"half of three are two":                    {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.Mode, x.Spec.Value = api.ChaosFixedPercent, 50 }), pods: 3, create: []string{"x-1-1", "x-1-2"}, phase: "Running", after: 10 * time.Second},
 		"at its end it heals":                      {x: since(30, 3, nil), pods: 1, injections: []*v1.ChaosInjection{broken("x-3-1", 0, false)}, heal: []string{"x-3-1"}, phase: "Running", message: "3 rounds in 30s; waiting for 1 injections to heal", after: 10 * time.Second},
