@@ -16,13 +16,15 @@ const echo = 10 * time.Second
 // recovery is one pod, or one node, that an injection hit, on its way back.
 type recovery struct {
 	of       *Injection
+	workload *workload         // nil: none of the namespace
 	owner    string            // uid of what makes the pod anew
 	pod      string            // uid; "" where it is a node
 	node     string            // its name, where it is one
 	lives    map[string]string // the containers' ids when it was hit
 	times    map[Step]time.Time
-	gone     bool   // another pod has to take its place
-	follower string // uid of that one
+	back     time.Time // when the API server was to be back, where it is that
+	gone     bool      // another pod has to take its place
+	follower string    // uid of that one
 	done     bool
 }
 
@@ -51,17 +53,19 @@ type tracker struct {
 	recoveries []*recovery
 	workloads  map[string]*workload // by uid
 	measured   time.Time
+	log        map[int64]*v1.LogEntry
 }
 
 type workload struct {
 	*Workload
 	wanted, ready int32
+	settled       bool // nothing that the experiment broke is missing any more
 }
 
 func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 	t := &tracker{
 		report: r, injections: map[string]*Injection{}, pods: map[string]*v1.Pod{},
-		sets: map[string]*v1.ReplicaSet{}, workloads: map[string]*workload{}, measured: r.Start,
+		sets: map[string]*v1.ReplicaSet{}, workloads: map[string]*workload{}, measured: r.Start, log: map[int64]*v1.LogEntry{},
 	}
 	all, made, injected := injectionsOf(r, entries)
 	t.made = made
@@ -103,6 +107,8 @@ func (t *tracker) begin(now time.Time) {
 					t.hit(x, p)
 				}
 			}
+		} else if x.Fault == api.FaultCrashAPIServer {
+			t.recoveries = append(t.recoveries, &recovery{of: x, back: s.GetUntil().AsTime(), times: map[Step]time.Time{}})
 		}
 		return true
 	})
@@ -113,7 +119,7 @@ func (t *tracker) hit(x *Injection, p *v1.Pod) {
 	if p == nil || !well(p) {
 		return
 	}
-	c := &recovery{of: x, pod: p.GetMetadata().GetUid(), owner: api.ControllerOf(p).GetUid(), lives: map[string]string{}, times: map[Step]time.Time{}}
+	c := &recovery{of: x, workload: t.ownerOf(p), pod: p.GetMetadata().GetUid(), owner: api.ControllerOf(p).GetUid(), lives: map[string]string{}, times: map[Step]time.Time{}}
 	for _, s := range p.GetStatus().GetContainerStatuses() {
 		c.lives[s.GetName()] = s.GetContainerId()
 	}
@@ -124,6 +130,14 @@ func well(p *v1.Pod) bool { return api.IsPodReady(p) && api.IsPodActive(p) }
 
 // see takes an entry.
 func (t *tracker) see(e *v1.LogEntry, at time.Time) {
+	t.log[e.GetRevision()] = e
+	for _, c := range t.recoveries {
+		if !c.back.IsZero() && !c.done && !at.Before(c.back) { // it takes writes again
+			c.mark("start", at)
+			c.mark("ready", at)
+			c.done = true
+		}
+	}
 	switch o := api.Unwrap(e.GetObject()).(type) {
 	case *v1.Node:
 		t.node(o, e.GetDeleted(), at)
@@ -135,14 +149,35 @@ func (t *tracker) see(e *v1.LogEntry, at time.Time) {
 	case *v1.Deployment:
 		t.workload(e, o.GetMetadata().GetUid(), o.GetSpec().GetReplicas(), at)
 	case *v1.Pod:
-		t.pod(o, e.GetDeleted(), at)
+		t.pod(e, o, at)
 	case *v1.Event:
 		for _, c := range t.recoveries {
-			if c.follower != "" && c.follower == o.GetInvolvedObject().GetUid() && o.GetReason() == "Pulled" && !c.done {
+			if c.follower != "" && c.follower == o.GetInvolvedObject().GetUid() && o.GetReason() == "Pulled" {
+				if started, ok := c.times["start"]; ok { // agents write events aside
+					at = started
+				}
 				c.mark("pull", at)
 			}
 		}
 	}
+}
+
+// others says that a write was made for another injection, or, where it is the end of
+// a pod, for a person.
+func (t *tracker) others(x *Injection, e *v1.LogEntry, end bool) bool {
+	for e != nil {
+		trigger := e.GetCause().GetTrigger()
+		switch {
+		case e.GetKind() == "ChaosInjection":
+			return e.GetName() != x.Name || e.GetNamespace() != t.report.Namespace
+		case trigger <= 0:
+			return end && why.OriginOf(e) == why.User
+		case trigger >= e.GetRevision():
+			return false
+		}
+		e = t.log[trigger]
+	}
+	return false
 }
 
 func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {
@@ -159,7 +194,8 @@ func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {
 	}
 }
 
-func (t *tracker) pod(p *v1.Pod, deleted bool, at time.Time) {
+func (t *tracker) pod(e *v1.LogEntry, p *v1.Pod, at time.Time) {
+	deleted := e.GetDeleted()
 	uid, owner := p.GetMetadata().GetUid(), api.ControllerOf(p).GetUid()
 	was := t.pods[uid]
 	fresh := was == nil && !deleted
@@ -174,7 +210,12 @@ func (t *tracker) pod(p *v1.Pod, deleted bool, at time.Time) {
 		case c.follower == uid:
 			c.follow(p, deleted, at)
 		case c.pod == uid && !c.gone:
-			c.look(p, deleted, at)
+			_, noticed := c.times["detect"]
+			if end := deleted || !api.IsPodActive(p); noticed || !t.others(c.of, e, end) {
+				c.look(p, deleted, at)
+			} else {
+				c.done = end // by others, before the fault showed
+			}
 		case fresh && c.gone && c.follower == "" && c.owner == owner && owner != "":
 			c.follower, fresh = uid, false // one takes the place of one
 			c.mark("decide", at)
@@ -250,7 +291,8 @@ func (t *tracker) finish() {
 	open, pods := map[*Injection]bool{}, map[*Injection]bool{}
 	noticed := slices.DeleteFunc(t.recoveries, func(c *recovery) bool {
 		_, ok := c.times["detect"] // else it was not hit
-		pods[c.of] = pods[c.of] || ok && c.node == ""
+		ok = ok || !c.back.IsZero() && c.done
+		pods[c.of] = pods[c.of] || ok && c.pod != ""
 		return !ok
 	})
 	for _, c := range noticed {
@@ -322,8 +364,8 @@ func (t *tracker) count(p *v1.Pod, sign int32, at time.Time) {
 
 // point notes how a workload stands, if that is new; of one moment the last counts.
 func (t *tracker) point(w *workload, at time.Time) {
-	if !t.report.SoFar && at.After(t.report.End) {
-		return // of the experiment's time only
+	if w.settled {
+		return
 	}
 	now := Point{at, w.wanted, w.ready}
 	if n := len(w.Points); n > 0 && w.Points[n-1].Time.Equal(at) {
@@ -334,18 +376,41 @@ func (t *tracker) point(w *workload, at time.Time) {
 	}
 }
 
-// measure adds up what was missing until now.
-func (t *tracker) measure(now time.Time) {
-	span := now.Sub(t.measured).Seconds()
-	if span <= 0 {
-		return
+// measure adds up what was missing until now, and says whether that still counts: at
+// the end of the experiment for those workloads only that it left with less than they
+// want, or where a fault may not have shown yet; and until that is made up for.
+func (t *tracker) measure(now time.Time) (counts bool) {
+	end := t.report.End
+	if t.report.SoFar {
+		end = now
 	}
-	t.measured = now
+	if t.measured.Before(end) && now.After(end) {
+		t.measure(end)
+	}
+	span := max(0, now.Sub(t.measured).Seconds())
 	for _, w := range t.workloads {
+		if w.settled = w.settled || now.After(end) && !t.owes(w); w.settled {
+			continue
+		}
+		if counts = true; now.After(end) && w.ready >= w.wanted {
+			continue
+		}
 		w.Lost += span * float64(max(0, w.wanted-w.ready))
 		w.Wanted += span * float64(w.wanted)
-		if w.wanted > 0 && (w.Fewest < 0 || w.ready < w.Fewest) {
+		if span > 0 && w.wanted > 0 && (w.Fewest < 0 || w.ready < w.Fewest) {
 			w.Fewest = w.ready
 		}
 	}
+	if now.After(t.measured) {
+		t.measured = now
+	}
+	return counts || !now.After(end)
+}
+
+// owes says that something which was hit is not ready again.
+func (t *tracker) owes(w *workload) bool {
+	return slices.ContainsFunc(t.recoveries, func(c *recovery) bool {
+		_, noticed := c.times["detect"]
+		return c.workload == w && !c.over(t.measured) && (w.ready < w.wanted || !noticed)
+	})
 }

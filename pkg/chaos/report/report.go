@@ -148,21 +148,15 @@ func Make(x *v1.ChaosExperiment, before []api.Object, entries []*v1.LogEntry, no
 		om := o.GetMetadata()
 		t.see(&v1.LogEntry{Kind: api.KindOf(o).Name, Namespace: om.GetNamespace(), Name: om.GetName(), Object: api.Wrap(o)}, r.Start)
 	}
-	ended := false
 	for _, e := range entries {
 		at := e.GetTime().AsTime()
-		if !ended && !r.SoFar && at.After(r.End) {
-			t.measure(r.End)
-			ended = true // recoveries go on, but what comes now is no loss of the experiment
-		}
-		if !ended {
-			t.measure(at)
+		if t.measure(at) {
 			checker.Check(e)
 		}
 		t.begin(at)
 		t.see(e, at)
 	}
-	if !ended {
+	if r.SoFar || t.measured.Before(r.End) {
 		t.measure(r.End)
 	}
 	t.finish()
@@ -225,12 +219,12 @@ func injectionsOf(r *Report, entries []*v1.LogEntry) (all []*v1.ChaosInjection, 
 		if last[name] == nil || !e.GetDeleted() {
 			last[name] = i
 		}
-		// Who injects may have another clock than the log: it was not later than it
-		// was written.
+		// Who injects may have another clock than the log: it was not earlier than it
+		// was asked for, and not later than it was written.
 		if at := i.GetStatus().GetInjectedAt(); at != nil && injected[name].IsZero() {
-			injected[name] = at.AsTime()
-			if e.GetTime().AsTime().Before(at.AsTime()) {
-				injected[name] = e.GetTime().AsTime()
+			injected[name] = slices.MinFunc([]time.Time{at.AsTime(), e.GetTime().AsTime()}, time.Time.Compare)
+			if injected[name].Before(made[name]) {
+				injected[name] = made[name]
 			}
 		}
 	}

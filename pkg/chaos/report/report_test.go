@@ -233,6 +233,85 @@ func TestWhatComesLongAfterAFaultIsNotItsWork(t *testing.T) {
 	}
 }
 
+// What the experiment broke is lost until it is made up for, though that is after its
+// end; what others break then, or never was whole, is not its work.
+func TestLossesAreCountedUntilTheLastRecovery(t *testing.T) {
+	b := &book{}
+	b.at(9_990, "chaos-controller", "Injected", "", pending("storm-1", "KillContainer", "node-1", "a", 1))
+	b.at(10_000, agent1, "ChaosHealed", "", injection("storm-1", "KillContainer", "node-1", "a", 1, 10_000, 10_000))
+	b.at(10_500, agent1, "ContainerExited", "", pod("a", "node-1", 0, unready)) // after the end
+	b.at(14_500, agent1, "ContainerReady", "", pod("a", "node-1", 1))
+	b.at(15_000, agent1, "ContainerUnready", "", pod("b", "node-1", 0, unready))
+	b.at(99_000, agent1, "ContainerReady", "", pod("b", "node-1", 0))
+	r := Make(experiment(10_000), before(), b.entries, began.Add(time.Hour))
+	w := r.Workloads[0]
+	if got := fmt.Sprintf("%.1f of %.1f, fewest %d", w.Lost, w.Wanted, w.Fewest); got != "4.0 of 28.0, fewest 1" || len(w.Points) != 3 {
+		t.Errorf("lost %s, %v", got, w.Points)
+	}
+	if len(r.Violations) != 1 || !r.Violations[0].Ended.Equal(began.Add(14_500*time.Millisecond)) {
+		t.Errorf("%v", r.Violations)
+	}
+}
+
+// A server that crashes says nothing until it takes writes again; its experiment may
+// be noted only then.
+func TestACrashOfTheAPIServerIsOverWithTheNextWrite(t *testing.T) {
+	crash := func(i *v1.ChaosInjection) *v1.ChaosInjection { i.Spec.Until = after(5000); return i }
+	b := &book{}
+	b.at(1000, "chaos-controller", "Injected", "", crash(pending("storm-1", "CrashAPIServer", "", "", 1)))
+	b.at(1010, "chaos-controller", "ChaosInjected", "", crash(injection("storm-1", "CrashAPIServer", "", "", 1, 900, 5100))) // a clock that is behind
+	b.at(1020, agent1, "NodeStatus", "just before", node("node-1", "True"))
+	b.at(5400, agent1, "NodeStatus", "", node("node-1", "True"))
+	b.at(5500, agent1, "NodeStatus", "", node("node-1", "True"))
+	i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+	if diff := cmp.Diff(map[Step]float64{"start": 4.4, "ready": 4.4}, i.Steps); diff != "" || !i.Noticed || !i.Recovered || !i.Injected.Equal(began.Add(time.Second)) {
+		t.Errorf("%+v (-want +got):\n%s", i, diff)
+	}
+}
+
+// Agents write their events aside: that of the pull may come when the pod is ready.
+func TestAnEventOfThePullMayComeLate(t *testing.T) {
+	b := &book{}
+	b.at(1000, "chaos-controller", "Injected", "", injection("storm-1", "KillPod", "", "b", 1, 1000, 1000))
+	b.at(1001, "chaos-controller", "ChaosKill", "", pod("b", "node-2", 0, ending))
+	b.at(1010, "replicaset-controller", "SuccessfulCreate", "", pod("c", "", 0, created))
+	b.at(1500, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
+	b.at(1600, "system:node:node-2", "Pulled", "", &v1.Event{Metadata: &v1.ObjectMeta{Name: "c.1", Namespace: "default"}, Reason: "Pulled", InvolvedObject: &v1.ObjectReference{Uid: "uid-c"}})
+	if i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Steps["pull"] != 0.5 {
+		t.Errorf("%v", i.Steps)
+	}
+}
+
+// What a person deletes, or another injection breaks, while a fault lasts, is not its
+// work.
+func TestWhatHasAnotherCauseIsNotTheFaults(t *testing.T) {
+	other := injection("rain-1", "KillPod", "", "a", 1, 3000, 3000)
+	other.Spec.Experiment = "rain"
+	for name, tt := range map[string]struct {
+		actor   string
+		trigger int64
+		change  func(*v1.Pod)
+		want    bool
+	}{
+		"a person deletes it":            {"admin", 0, ending, false},
+		"another injection kills it":     {"chaos-controller", 102, ending, false},
+		"another makes it unready":       {agent1, 102, unready, false},
+		"the fault itself":               {agent1, 101, unready, true},
+		"what an agent saw":              {agent1, 0, unready, true},
+		"an eviction, as time was over":  {"taint-eviction-controller", -1, ending, true},
+		"what the log does not tell any": {"replicaset-controller", 50, ending, true},
+	} {
+		b := &book{}
+		b.at(1000, agent1, "Injected", "", injection("storm-1", "StressCPU", "node-1", "a", 1, 1000, 9000))
+		b.at(3000, "chaos-controller", "Injected", "", other)
+		b.at(3500, tt.actor, "Sign", "", pod("a", "node-1", 0, tt.change))
+		b.entries[2].Cause.Trigger = tt.trigger
+		if i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Noticed != tt.want {
+			t.Errorf("%s: %v, want it counted: %v", name, i.Steps, tt.want)
+		}
+	}
+}
+
 func TestAnExperimentThatHasNotBegun(t *testing.T) {
 	r := Make(&v1.ChaosExperiment{Metadata: &v1.ObjectMeta{Name: "storm"}}, nil, nil, began)
 	var out bytes.Buffer
