@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orch/pkg/api"
 	"orch/pkg/cli/printer"
 	"orch/pkg/client"
 	"orch/pkg/invariant"
@@ -67,7 +69,9 @@ func newInvariants(f *factory) *cobra.Command {
 			}
 			i := &inspection{f: f, client: cl, class: invariant.Class(class), checker: invariant.New()}
 			found, err := i.first(ctx, since)
-			if err != nil {
+			if errors.Is(err, api.ErrForbidden) {
+				return fmt.Errorf("you need the rights to list pods, deployments, replicasets, poddisruptionbudgets and nodes in all namespaces: %w", err)
+			} else if err != nil {
 				return err
 			}
 			if output == "json" {
@@ -212,7 +216,7 @@ func (i *inspection) explain(ctx context.Context, all []*invariant.Violation) ([
 }
 
 func (i *inspection) print(found *findings) error {
-	rows := [][]string{{"INVARIANT", "CLASS", "BROKEN"}}
+	rows := [][]string{{"INVARIANT", "CLASS", "BROKEN", "RULE"}}
 	for _, r := range found.Rules {
 		n, still := 0, 0
 		for _, v := range found.Violations {
@@ -227,7 +231,7 @@ func (i *inspection) print(found *findings) error {
 		if still > 0 {
 			count += fmt.Sprintf(" (%d still)", still)
 		}
-		rows = append(rows, []string{r.Text, string(r.Class), count})
+		rows = append(rows, []string{r.Name, string(r.Class), count, r.Text})
 	}
 	if err := printer.Rows(i.f.Out, rows); err != nil {
 		return err
@@ -245,7 +249,7 @@ func (i *inspection) print(found *findings) error {
 
 // tell prints what was broken, and below it why.
 func (i *inspection) tell(v *invariant.Violation) {
-	fmt.Fprintf(i.f.Out, "\n%s %s%s\n", v.Object, v.Broken, lasting(v))
+	fmt.Fprintf(i.f.Out, "\n%s %s%s\n", i.name(v), v.Broken, lasting(v))
 	if v.Cause == nil {
 		fmt.Fprintln(i.f.Out, "            the log does not tell why")
 		return
@@ -257,6 +261,15 @@ func (i *inspection) tell(v *invariant.Violation) {
 			fmt.Fprintf(i.f.Out, "            ← %s (rev %d)\n", line(*s), s.Revision)
 		}
 	}
+}
+
+// name is what a rule is broken for. Its namespace stands there where it is not the
+// one that the user is in.
+func (i *inspection) name(v *invariant.Violation) string {
+	if v.Namespace == "" || v.Namespace == i.f.ns() {
+		return v.Object
+	}
+	return v.Object + " in " + v.Namespace
 }
 
 // lasting says for how long a promise was broken.
@@ -288,7 +301,7 @@ func (i *inspection) follow(ctx context.Context, found *findings) error {
 		}
 		for _, v := range i.checker.All()[:known] {
 			if v.Until > before && (i.class == "" || i.class == v.Class) {
-				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s (rev %d)\n", v.Object, v.Ended.Sub(v.Time).Round(time.Millisecond), v.Until)
+				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s (rev %d)\n", i.name(v), v.Ended.Sub(v.Time).Round(time.Millisecond), v.Until)
 			}
 		}
 		for _, v := range all {

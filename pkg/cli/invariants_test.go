@@ -43,7 +43,7 @@ func TestInvariants(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	contains(t, errs, "node-2 was not asked: ")
-	contains(t, out, "INVARIANT", "no container without its pod", "promise   0",
+	contains(t, out, "INVARIANT", "OwnedContainer        safety    1        no container without its pod", "promise   0",
 		"pod/stray has left container app (abcdef, attempt 1) on node-1\n", "pod/stray was deleted by user admin: deleted with orchctl",
 		"node/node-1 offers 0m cpu, 0 bytes of memory and room for 0 pods", "pod/ready is ready, and 0 of its 1 containers run on node-1\n", "the containers of 1 of 2 nodes.")
 	var found struct {
@@ -66,6 +66,8 @@ func TestInvariants(t *testing.T) {
 	if quiet := s.ok("invariants", "--class", "promise"); len(quiet) == 0 {
 		t.Error("nothing was said")
 	}
+	out, _, _ = s.run("invariants", "-n", "elsewhere")
+	contains(t, out, "\npod/stray in default has left container app", "\nnode/node-1 offers")
 	s.fails(1, `--class "all": use safety or promise`, "invariants", "--class", "all")
 	s.fails(1, `--output "yaml": use json`, "invariants", "-o", "yaml")
 	s.fails(1, "--watch prints sentences only", "invariants", "-w", "-o", "json")

@@ -153,6 +153,7 @@ func TestAViewerSeesThePastOfWhatTheyMaySee(t *testing.T) {
 	s.fails(1, "Error from server (Forbidden)", "get", "secret", "keys", "--at", "1s")
 	s.fails(2, "Error from server (Forbidden)", "diff", "--from", "1m", "secret/keys")
 	s.fails(1, "Error from server (Forbidden)", "replay", "--from", "1m")
+	s.fails(1, "you need the rights to list pods", "invariants")
 }
 
 func TestMoments(t *testing.T) {

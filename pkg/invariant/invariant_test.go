@@ -160,6 +160,9 @@ func TestWhatTheLogTells(t *testing.T) {
 		{"a Deployment loses a pod, and has it again", func(b *book) {
 			b.put(node("9"), deployment(2), set, pod("a"), pod("b"), pod("b", unready), pod("b", restarts(1)))
 		}, []string{`6-7 DeploymentAvailable: deployment/web has 1 ready pods, 2 are promised`}},
+		{"it loses another meanwhile, and that is told", func(b *book) {
+			b.put(node("9"), deployment(2), set, pod("a"), pod("b"), pod("b", unready), pod("a", unready), pod("a"), pod("b"), pod("b", unready))
+		}, []string{`6-9 DeploymentAvailable: deployment/web has 0 ready pods at the fewest, 2 are promised`, `10-0 DeploymentAvailable: deployment/web has 1 ready pods, 2 are promised`}},
 		{"a Deployment that has never been whole has lost nothing", func(b *book) {
 			b.put(node("9"), deployment(2), set, pod("a"), pod("a", unready))
 		}, nil},
@@ -177,7 +180,7 @@ func TestWhatTheLogTells(t *testing.T) {
 		{"a budget loses a pod, and has it again", func(b *book) {
 			b.put(budget(2), healthy(2, 2), healthy(2, 1), healthy(2, 0), healthy(2, 2), healthy(2, 1))
 			b.remove(healthy(2, 1))
-		}, []string{`3-5 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`, `6-7 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`}},
+		}, []string{`3-5 BudgetHealthy: poddisruptionbudget/web has 0 ready pods at the fewest, 2 are promised`, `6-7 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`}},
 		{"a budget that needs more or never had its pods has lost none", func(b *book) {
 			b.put(healthy(2, 1), healthy(2, 2), healthy(3, 2), healthy(0, 0))
 		}, nil},

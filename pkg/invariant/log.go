@@ -33,6 +33,7 @@ type promise struct {
 	// kept says that the promise was kept once: before, nothing can be lost.
 	kept   bool
 	broken *Violation
+	fewest int32 // ready pods since it was broken
 }
 
 // New returns a checker that knows nothing yet.
@@ -267,8 +268,10 @@ func (c *Checker) keep(p *promise, e, before *v1.LogEntry) {
 	case p.ready >= p.least:
 		p.kept = true
 	case p.kept && p.broken == nil:
-		p.broken = violation(p.Rule, e, before, p.key, "has %d ready pods, %d are promised", p.ready, p.least)
+		p.broken, p.fewest = violation(p.Rule, e, before, p.key, "has %d ready pods, %d are promised", p.ready, p.least), p.ready
 		c.add(p.broken)
+	case p.broken != nil && p.ready < p.fewest:
+		p.fewest, p.broken.Broken = p.ready, fmt.Sprintf("has %d ready pods at the fewest, %d are promised", p.ready, p.least)
 	}
 }
 
