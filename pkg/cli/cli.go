@@ -60,7 +60,7 @@ func Main(ctx context.Context, stdio IO, args []string, version string) int {
 	// its own connections to nodes reads otherwise.
 	if errors.Is(err, api.ErrUnavailable) && strings.HasPrefix(err.Error(), "connection error") {
 		target, _ := f.target()
-		err = fmt.Errorf("the API server at %s does not answer: 'orchctl up' starts what is missing of a cluster on this machine, 'orchctl config get-contexts' lists others", target.Server)
+		err = fmt.Errorf("the API server at %s does not answer: 'orchctl up' with the flags of the first time starts what is missing of a cluster on this machine, 'orchctl config get-contexts' lists others", target.Server)
 	}
 	if text := explain(err); text != "" {
 		fmt.Fprintln(stdio.Err, text)

@@ -653,7 +653,7 @@ func TestAServerThatDoesNotAnswerIsSaidAtOnce(t *testing.T) {
 	}
 	e.Reset()
 	code = Main(context.Background(), IO{In: strings.NewReader(""), Out: &o, Err: &e}, []string{"get", "pods"}, "test")
-	if code != 1 || !strings.Contains(e.String(), "orchctl up") {
+	if code != 1 || !strings.Contains(e.String(), "'orchctl up' (for a lab: 'orchctl up --runtime=fake --name lab')") {
 		t.Errorf("without any cluster: %d %q", code, e.String())
 	}
 }
@@ -665,6 +665,9 @@ func TestExplainKnowsEveryFieldsComment(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("explain lacks %q:\n%s", want, out)
 		}
+	}
+	if out := s.ok("explain", "chaosexperiment.spec"); !strings.Contains(out, "nodeSelector instead") {
+		t.Errorf("a comment has other names than a manifest:\n%s", out)
 	}
 	s.fails(1, `field "nope" does not exist`, "explain", "pod.spec.nope")
 	for _, k := range api.Kinds() {

@@ -45,6 +45,7 @@ type docs map[string]string
 
 var (
 	messageLine = regexp.MustCompile(`^message (\w+) \{`)
+	snake       = regexp.MustCompile(`\B_[a-z]`)
 	fieldLine   = regexp.MustCompile(`^(?:optional |repeated )?(?:map<[^>]+>|[\w.]+) (\w+) = \d+`)
 )
 
@@ -66,7 +67,8 @@ func readDocs(sources fs.FS) (docs, error) {
 		for line := range strings.Lines(string(data)) {
 			line = strings.TrimSpace(line)
 			text, isComment := strings.CutPrefix(line, "//")
-			if isComment {
+			if isComment { // names fields as the .proto file does, and manifests do not
+				text = snake.ReplaceAllStringFunc(text, func(s string) string { return strings.ToUpper(s[1:]) })
 				comment = append(comment, strings.TrimSpace(text))
 				continue
 			}

@@ -60,7 +60,7 @@ func (f *factory) target() (config.Target, error) {
 		}
 		f.namespace = cmp.Or(f.namespace, cfg.Context(name).Namespace)
 	case f.server == "":
-		return t, fmt.Errorf("no cluster is chosen: start one with 'orchctl up', or choose one with 'orchctl config use-context NAME'")
+		return t, fmt.Errorf("no cluster is chosen: start one with 'orchctl up' (for a lab: 'orchctl up --runtime=fake --name lab'), or choose one with 'orchctl config use-context NAME'")
 	}
 	t.Server = cmp.Or(f.server, t.Server)
 	return t, f.replaceCredentials(&t)

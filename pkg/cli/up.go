@@ -66,7 +66,11 @@ func newUp(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(f.Err, "Starting cluster %q ...\n", name)
+			what := "cluster"
+			if _, err := os.Stat(cl.Dir()); err == nil {
+				what = "what does not run of cluster"
+			}
+			fmt.Fprintf(f.Err, "Starting %s %q ...\n", what, name)
 			if err := cl.Up(c.Context(), o); err != nil {
 				return err
 			}
