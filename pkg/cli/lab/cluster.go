@@ -74,10 +74,10 @@ func nodeDeath(s *story) {
 			return was != nil && is != nil && api.IsNodeReady(was) && !api.IsNodeReady(is) && e.GetCause().GetReason() == "NodeStatusUnknown"
 		})
 	}
-	s.mark("A node fell silent, and the cluster noticed", lost(nil), "kill an agent, with -9 so that it cannot say goodbye: kill -9 $(cut -d' ' -f1 ~/.orch/clusters/lab/node-2.pid)")
+	s.mark("A node fell silent, and the cluster noticed", lost(nil), "kill an agent, with -9 so that it cannot say goodbye: kill -9 $(cut -d' ' -f1 ${ORCH_HOME:-~/.orch}/clusters/lab/node-2.pid)")
 	evicted := func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(e *v1.LogEntry, was, is *v1.Pod) bool {
-			return e.GetCause().GetReason() == "DeletionByTaintManager" && was != nil && !isEnding(was) && owner(was) != ""
+			return e.GetCause().GetReason() == "DeletionByTaintManager" && was != nil && !isEnding(was) && (is == nil || isEnding(is)) && owner(was) != ""
 		})
 	}
 	s.mark("Its pods were asked to end", evicted(nil), "give it a few seconds more, with pods of a Deployment on the node")
@@ -110,9 +110,8 @@ func nodeDeath(s *story) {
 }
 
 func levels(s *story) {
-	s.mark("Nobody heard of changes for a while", s.find(nil, func(e *v1.LogEntry) bool {
-		i, ok := api.Unwrap(e.GetObject()).(*v1.ChaosInjection)
-		return ok && i.GetStatus().GetPhase() == "Healed" && i.GetSpec().GetFault().GetType() == api.FaultDropWatches
+	s.mark("Nobody heard of changes for a while", each(s, nil, func(_ *v1.LogEntry, _, is *v1.ChaosExperiment) bool {
+		return is.GetStatus().GetPhase() == api.ChaosCompleted && is.GetSpec().GetFault().GetType() == api.FaultDropWatches
 	}), "orchctl apply -f examples/labs/blind.yaml, and wait until it is Completed")
 	// From one wish to the next, with nothing done about the first.
 	changed := func(after *v1.LogEntry) *v1.LogEntry {

@@ -111,7 +111,8 @@ func TestAReplacementIsOneHoweverThePodWent(t *testing.T) {
 			return rev
 		},
 		"deleted at once":          func(b *book, p *v1.Pod) int64 { return b.remove("admin", "Deleted", 0, p) },
-		"deleted by another":       func(b *book, p *v1.Pod) int64 { return b.remove("alice", "Evicted", 0, p) },
+		"deleted by another":       func(b *book, p *v1.Pod) int64 { return b.remove("alice", "Deleted", 0, p) },
+		"its node was drained*":    func(b *book, p *v1.Pod) int64 { return b.remove("admin", "Drained", 0, p) },
 		"deleted by a controller*": func(b *book, p *v1.Pod) int64 { return b.remove("garbage-collector", "OwnerGone", 3, p) },
 	}
 	for name, end := range ways {
@@ -150,6 +151,34 @@ func TestWhatAPausedControllerWroteByAStepIsAMark(t *testing.T) {
 	b.add(p, &v1.LogEntry{Object: api.Wrap(p), Cause: stepped})
 	if got := given(Lessons()[0].Check(b.log)); !strings.Contains(got, mark) {
 		t.Errorf("marks %q", got)
+	}
+}
+
+// Who ends it before its time has not seen what twenty deaf seconds do.
+func TestDeafnessCountsWhenItIsOver(t *testing.T) {
+	for phase, want := range map[string]bool{"Running": false, "Stopped": false, api.ChaosCompleted: true} {
+		b := &book{}
+		b.write("chaos-controller", "Ended", 0, &v1.ChaosExperiment{
+			Metadata: meta("blind", "x", nil), Spec: &v1.ChaosExperimentSpec{Fault: &v1.ChaosFault{Type: api.FaultDropWatches}},
+			Status: &v1.ChaosExperimentStatus{Phase: phase},
+		})
+		if got := given(Lessons()[6].Check(b.log)); strings.Contains(got, "Nobody heard") != want {
+			t.Errorf("%s: marks %q", phase, got)
+		}
+	}
+}
+
+// The eviction writes a condition first and deletes then: only the second is the end.
+func TestTheMarkOfAnEvictionShowsTheDeletion(t *testing.T) {
+	b, _, p := webflix()
+	p.Status.Conditions = []*v1.Condition{{Type: api.DisruptionTarget, Status: api.ConditionTrue}}
+	b.write("taint-eviction-controller", "DeletionByTaintManager", 0, p)
+	p.Metadata.DeletionTimestamp = timestamppb.Now()
+	rev := b.write("taint-eviction-controller", "DeletionByTaintManager", 0, p)
+	for _, m := range Lessons()[5].Check(b.log).Marks {
+		if m.Text == "Its pods were asked to end" && (m.Revision != rev || !strings.Contains(m.Evidence, "was asked to end")) {
+			t.Errorf("revision %d, want %d: %s", m.Revision, rev, m.Evidence)
+		}
 	}
 }
 

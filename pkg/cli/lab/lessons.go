@@ -60,7 +60,7 @@ func (s *story) controllerOf(p *v1.Pod) (set *v1.ReplicaSet) {
 func (s *story) replacedByHand() *v1.LogEntry {
 	return s.mark("A pod that you deleted was replaced by another", chain(func(after *v1.LogEntry) *v1.LogEntry {
 		return each(s, after, func(e *v1.LogEntry, was, is *v1.Pod) bool {
-			return byPerson(e) && owner(was) != "" && (is == nil || isEnding(is)) && !isEnding(was)
+			return byPerson(e) && e.GetCause().GetReason() != "Drained" && owner(was) != "" && (is == nil || isEnding(is)) && !isEnding(was)
 		})
 	}, func(deleted *v1.LogEntry) *v1.LogEntry {
 		return s.replacement(deleted, api.Unwrap(s.before(deleted).GetObject()).(*v1.Pod), func(*v1.Pod) bool { return true })

@@ -21,7 +21,7 @@ func (p *planner) roll() {
 // scaleNew brings the new set towards the wanted size.
 func (p *planner) scaleNew() bool {
 	n := p.newSetSize()
-	return p.scale(p.fresh, n, fmt.Sprintf("%d wanted, %d of at most %d pods in all", p.wanted(), total(p.sets(), size), p.mostPods()))
+	return p.scale(p.fresh, n, fmt.Sprintf("%d are wanted; there were %d pods in all, of at most %d", p.wanted(), total(p.sets(), size), p.mostPods()))
 }
 
 // newSetSize is how large the new set may be now. It does not grow while pods

@@ -20,6 +20,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -231,7 +232,7 @@ func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Resu
 			return reconcile.Result{}, err
 		}
 	}
-	ctx = client.WithCause(ctx, "NodeNotReady", "the agent of node %s is silent", key.Name)
+	ctx = client.WithCause(ctx, "NodeNotReady", "is not ready any more: the agent of node %s is silent", key.Name)
 	for _, p := range plan.Unready {
 		if _, err := client.For[*v1.Pod](r.c).UpdateStatus(ctx, p); err != nil && !errors.Is(err, api.ErrNotFound) {
 			return reconcile.Result{}, err
@@ -300,7 +301,7 @@ func (r *Controller) taint(ctx context.Context, n *v1.Node, spec *v1.NodeSpec) (
 	for i, t := range spec.GetTaints() {
 		names[i] = api.FormatTaint(t)
 	}
-	ctx = client.WithCause(ctx, "TaintsChanged", "the conditions of node %s call for the taints [%s]", n.GetMetadata().GetName(), strings.Join(names, " "))
+	ctx = client.WithCause(ctx, "TaintsChanged", "has by its conditions the taints %s now", cmp.Or(strings.Join(names, " "), "<none>"))
 	n = api.Clone(n)
 	n.Spec = spec
 	n, err := client.For[*v1.Node](r.c).Update(ctx, n)
