@@ -154,3 +154,42 @@ func TestAPodNamesWhoMadeItNecessary(t *testing.T) {
 		}
 	})
 }
+
+// What a controller does is told to be the work of what was demanded, not of what
+// the controller heard last: pods tell of themselves all the time.
+func TestAnOrderIsNotForgottenForWhatPodsTell(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		orders := rapid.SliceOfN(rapid.Int32Range(1, 8), 1, 5).Draw(rt, "orders")
+		pauses := rapid.SliceOfN(rapid.IntRange(0, 1500), len(orders), len(orders)).Draw(rt, "pauses in ms")
+		synctest.Test(t, func(t *testing.T) {
+			c := testcluster.Start(t, testcluster.Options{Nodes: 3})
+			c.Apply(web)
+			for i, n := range orders {
+				time.Sleep(time.Duration(pauses[i]) * time.Millisecond)
+				change(t, c, func(d *v1.Deployment) { d.Spec.Replicas = &n })
+			}
+			time.Sleep(time.Minute)
+
+			log, replicas := map[int64]*v1.LogEntry{}, map[string]int32{}
+			for e, err := range c.Client().History(t.Context(), &v1.HistoryRequest{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				log[e.GetRevision()] = e
+				because := log[e.GetCause().GetTrigger()]
+				switch o := api.Unwrap(e.GetObject()).(type) {
+				case *v1.ReplicaSet:
+					n, uid := o.GetSpec().GetReplicas(), o.GetMetadata().GetUid()
+					if was, known := replicas[uid]; known && was != n && because.GetObject().GetDeployment().GetSpec().GetReplicas() != n {
+						t.Errorf("revision %d scales to %d because of revision %d: %s, %s", e.GetRevision(), n, because.GetRevision(), because.GetKind(), because.GetCause().GetMessage())
+					}
+					replicas[uid] = n
+				case *v1.Pod:
+					if e.GetCause().GetReason() == "SuccessfulCreate" && because.GetKind() != "ReplicaSet" && because.GetObject().GetPod().GetMetadata().GetDeletionTimestamp() == nil {
+						t.Errorf("revision %d makes a pod because of revision %d: %s, %s", e.GetRevision(), because.GetRevision(), because.GetKind(), because.GetCause().GetMessage())
+					}
+				}
+			}
+		})
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"orch/pkg/api"
@@ -56,14 +57,14 @@ func (c *Client) cause(ctx context.Context, verb string) *v1.Cause {
 	return &v1.Cause{Actor: c.actor, Reason: why.reason, Message: why.message, Trigger: TriggerOf(ctx), Run: run}
 }
 
-// Writes remembers, for each kind, the newest revision that was written with a
-// context. A reconciler's loop waits until its mirrors have reached them, so
-// that the next run sees what the last one did.
+// Writes remembers what was written with a context. A reconciler's loop waits until
+// its mirrors have reached it, so that the next run sees what the last one did.
 //
 // Concurrency: all methods may be called from several goroutines.
 type Writes struct {
 	mu     sync.Mutex
 	newest map[*api.Kind]int64
+	all    []int64
 }
 
 // WithWrites makes the writes of the context be noted in w.
@@ -92,6 +93,14 @@ func (w *Writes) Note(k *api.Kind, revision int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	api.Put(&w.newest, k, max(w.newest[k], revision))
+	w.all = append(w.all, revision)
+}
+
+// Has says whether a revision is one of those that were written.
+func (w *Writes) Has(revision int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.all, revision)
 }
 
 // noteWrite notes what a write answered. A write that changed nothing answers

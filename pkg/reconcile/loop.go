@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,10 +41,14 @@ type state struct {
 	ready, active bool
 	again         bool // asked for while active
 	trigger       int64
+	demands       []int64 // since the last run began
 	failures      int
 	wrote         int64 // while writes are held: the newest that was not
 	timer         *time.Timer
 }
+
+// heard is what a run was asked for with.
+type heard struct{ trigger, demand int64 }
 
 // New returns a loop that calls f for every key that is enqueued.
 func New(name string, f Func, o Options) *Loop {
@@ -69,7 +74,17 @@ func (l *Loop) Enqueue(key api.Key, trigger int64) {
 	l.enqueue(key, trigger)
 }
 
-func (l *Loop) enqueue(key api.Key, trigger int64) {
+// Demand is Enqueue for a revision that changed what is wanted, or how much of it
+// there is: it is the trigger of the next run, and of those that try again,
+// whatever else is heard meanwhile. What a run has written itself demands nothing.
+func (l *Loop) Demand(key api.Key, revision int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.enqueue(key, revision)
+	s.demands = append(s.demands, revision)
+}
+
+func (l *Loop) enqueue(key api.Key, trigger int64) *state {
 	s := l.keys[key]
 	if s == nil {
 		s = &state{}
@@ -85,6 +100,7 @@ func (l *Loop) enqueue(key api.Key, trigger int64) {
 		l.ready = append(l.ready, key)
 		l.startWorkers()
 	}
+	return s
 }
 
 // Run works until ctx ends and returns nil when all its goroutines have.
@@ -150,8 +166,8 @@ func (l *Loop) handle(ctx context.Context, key api.Key) {
 	l.mu.Lock()
 	s := l.keys[key]
 	s.ready, s.active, s.again = false, true, false
-	trigger := s.trigger
-	s.trigger = 0
+	heard := heard{s.trigger, slices.Max(append(s.demands, 0))}
+	s.trigger, s.demands = 0, nil
 	l.runs++
 	run := &v1.Run{Loop: l.name, Key: key.String(), Number: l.runs}
 	if s.timer != nil {
@@ -162,16 +178,19 @@ func (l *Loop) handle(ctx context.Context, key api.Key) {
 	l.mu.Unlock()
 
 	var writes client.Writes
-	result, err := l.f(client.WithRun(client.WithWrites(client.WithTrigger(ctx, trigger), &writes), run), key)
+	result, err := l.f(client.WithRun(client.WithWrites(client.WithTrigger(ctx, cmp.Or(heard.demand, heard.trigger)), &writes), run), key)
 	var wrote int64
 	writes.Each(func(_ *api.Kind, revision int64) { wrote = max(wrote, revision) })
 	if wrote == 0 {
-		l.finish(ctx, key, trigger, 0, result, err)
+		l.finish(ctx, key, heard, 0, result, err)
 		return
 	}
 	l.wg.Go(func() {
 		l.awaitWrites(ctx, key, &writes)
-		l.finish(ctx, key, trigger, wrote, result, err)
+		l.mu.Lock()
+		s.demands = slices.DeleteFunc(s.demands, writes.Has)
+		l.mu.Unlock()
+		l.finish(ctx, key, heard, wrote, result, err)
 	})
 }
 
@@ -197,7 +216,7 @@ func (l *Loop) awaitWrites(ctx context.Context, key api.Key, w *client.Writes) {
 // soon, with what it then plans; and at once where it could make a step, so that
 // whoever steps sees what comes next. A write that changed nothing is no step: it
 // answers with the revision that it has answered with before.
-func (l *Loop) finish(ctx context.Context, key api.Key, trigger, wrote int64, r Result, err error) {
+func (l *Loop) finish(ctx context.Context, key api.Key, heard heard, wrote int64, r Result, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -206,13 +225,15 @@ func (l *Loop) finish(ctx context.Context, key api.Key, trigger, wrote int64, r 
 	s := l.keys[key]
 	s.active = false
 	pause := r.After
+	if err != nil { // tried again for the same reason
+		s.trigger, s.demands = api.NewerTrigger(s.trigger, heard.trigger), append(s.demands, heard.demand)
+	}
 	switch {
 	case err == nil:
 		s.failures = 0
 	case errors.Is(err, api.ErrHeld):
 		s.failures, s.again, pause = 0, s.again || wrote > s.wrote, api.HeldAgain
 		s.wrote = max(s.wrote, wrote)
-		s.trigger = api.NewerTrigger(s.trigger, trigger)
 	default:
 		s.failures++
 		pause = l.backoff(s.failures, err)
@@ -221,7 +242,6 @@ func (l *Loop) finish(ctx context.Context, key api.Key, trigger, wrote int64, r 
 			// run itself wrote, so there must be a pause.
 			s.again, pause = false, min(pause, maxBackoffNews)
 		}
-		s.trigger = api.NewerTrigger(s.trigger, trigger) // tried again for the same reason
 		l.report(key, s.failures, pause, err)
 	}
 	switch {

@@ -363,3 +363,36 @@ func TestAWriteThatChangesNothingIsNoStep(t *testing.T) {
 		c.want(t, 0, 0, s, 2*s, 3*s)
 	})
 }
+
+func TestADemandIsTheTriggerWhateverElseIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, failing := api.Key{Name: "a"}, true
+		var triggers []int64
+		var l *Loop
+		l = New("test", func(ctx context.Context, _ api.Key) (Result, error) {
+			if triggers = append(triggers, client.TriggerOf(ctx)); failing {
+				failing = false
+				return Result{}, errors.New("no")
+			}
+			if len(triggers) == 2 {
+				client.WritesOf(ctx).Note(podKind, 20) // what it demands itself
+				client.WritesOf(ctx).Note(podKind, 21)
+				l.Demand(key, 20)
+				l.Demand(key, 21)
+				l.Enqueue(key, 22)
+			}
+			return Result{}, nil
+		}, Options{})
+		l.Enqueue(key, 10)
+		l.Demand(key, 11)
+		l.Enqueue(key, 12)
+		run(t, l)
+		l.Enqueue(key, 13)
+		time.Sleep(time.Minute)
+		l.Enqueue(key, 30)
+		synctest.Wait()
+		if d := cmp.Diff([]int64{11, 11, 22, 30}, triggers); d != "" {
+			t.Errorf("triggers (-want +got):\n%s", d)
+		}
+	})
+}

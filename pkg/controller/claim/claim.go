@@ -10,6 +10,7 @@ package claim
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"orch/pkg/api"
@@ -50,17 +51,19 @@ func Candidates[T api.Object](mirror *informer.Informer[T], owner api.Object) []
 }
 
 // Wake asks for the work on an owner when it changes, and when an object does that
-// it controls, or did before, or that nobody does and it would like to.
+// it controls, or did before, or that nobody does and it would like to. What changes
+// what is wanted, or whose and how many there are, goes before other news.
 func Wake[O, T api.Object](loop *reconcile.Loop, owners *informer.Informer[O], objects *informer.Informer[T], selector func(O) *v1.LabelSelector) {
 	owners.OnChange(func(c informer.Change[O]) {
 		if c.New.GetMetadata() != nil {
-			loop.Enqueue(api.KeyOf(c.New), c.Revision)
+			wake[O](c.Old, c.New, loop)(api.KeyOf(c.New), c.Revision)
 		}
 	})
 	objects.OnChange(func(c informer.Change[T]) {
+		ask := wake[T](c.Old, c.New, loop)
 		for _, o := range []T{c.Old, c.New} {
 			if ref := api.ControllerOf(o); ref != nil && ref.GetKind() == owners.Kind().Name {
-				loop.Enqueue(api.Key{Namespace: o.GetMetadata().GetNamespace(), Name: ref.GetName()}, c.Revision)
+				ask(api.Key{Namespace: o.GetMetadata().GetNamespace(), Name: ref.GetName()}, c.Revision)
 			}
 		}
 		m := c.New.GetMetadata()
@@ -72,10 +75,37 @@ func Wake[O, T api.Object](loop *reconcile.Loop, owners *informer.Informer[O], o
 				continue
 			}
 			if s, err := api.SelectorOf(selector(owner)); err == nil && s.Matches(m.GetLabels()) {
-				loop.Enqueue(api.KeyOf(owner), c.Revision)
+				ask(api.KeyOf(owner), c.Revision)
 			}
 		}
 	})
+}
+
+// wake is how a loop is asked for work because of a change: what is wanted of an
+// object, whose it is and whether it is one of those that are there are demands;
+// what its status tells is not.
+func wake[T api.Object](before, now T, loop *reconcile.Loop) func(api.Key, int64) {
+	was, is := before.GetMetadata(), now.GetMetadata()
+	same := was == nil || is == nil || wanted(before) == wanted(now) && maps.Equal(was.GetLabels(), is.GetLabels()) &&
+		api.ControllerOf(before).GetUid() == api.ControllerOf(now).GetUid()
+	if same && isThere(before) == isThere(now) {
+		return loop.Enqueue
+	}
+	return loop.Demand
+}
+
+// wanted changes with what is wanted of an object. Nobody wants something else of a
+// pod: that it gets a node is news.
+func wanted(o api.Object) int64 {
+	if _, isPod := o.(*v1.Pod); isPod {
+		return 0
+	}
+	return o.GetMetadata().GetGeneration()
+}
+
+func isThere(o api.Object) bool {
+	p, isPod := o.(*v1.Pod)
+	return o.GetMetadata() != nil && o.GetMetadata().GetDeletionTimestamp() == nil && (!isPod || api.IsPodActive(p))
 }
 
 // Plan says what is whose.

@@ -76,7 +76,7 @@ func (r *Controller) onPod(c informer.Change[*v1.Pod]) {
 	}
 	d, _ := r.deployments.Get(api.Key{Namespace: namespace, Name: owner.GetName()})
 	if d.GetSpec().GetStrategy().GetType() == api.StrategyRecreate {
-		r.loop.Enqueue(api.KeyOf(d), c.Revision)
+		r.loop.Demand(api.KeyOf(d), c.Revision)
 	}
 }
 
