@@ -170,6 +170,14 @@ func TestAContainerIsKilledOnceAndTheInjectionIsToBlame(t *testing.T) {
 		if !c.blames(asked, "container app was killed from outside by signal 9") {
 			t.Error("no write of the pod's end names the injection")
 		}
+		for e, err := range c.client.History(t.Context(), &v1.HistoryRequest{Kind: "Pod", Namespace: "default", Name: "web"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.GetCause().GetReason() == "ContainerStarted" && e.GetCause().GetTrigger() != e.GetPrevious() {
+				t.Errorf("revision %d follows from %d, not from %d, the end before it", e.GetRevision(), e.GetCause().GetTrigger(), e.GetPrevious())
+			}
+		}
 		<-time.After(time.Hour) // virtual
 		if p := c.get("web"); status(p, "app").GetRestartCount() != 1 {
 			t.Errorf("restarted %d times", status(p, "app").GetRestartCount())

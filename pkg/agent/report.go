@@ -156,7 +156,8 @@ func (r *reporter) write() {
 		}
 
 		reason, message, fact := lifecycle.Explain(pod, wanted.status, wanted.ledger)
-		cause := client.WithCause(ctx, reason, "%s", message)
+		// What follows from the version that is replaced, which may be the agent's own.
+		cause := client.WithTrigger(client.WithCause(ctx, reason, "%s", message), max(client.TriggerOf(ctx), pod.GetMetadata().GetResourceVersion()))
 		if fact { // it began here, whatever the pod's version, or with who hurt it
 			cause = client.WithTrigger(cause, r.culprit(reason))
 		}

@@ -83,13 +83,19 @@ func (l Log) hits() (all []hit) {
 	return all
 }
 
-// faults adds to a story what was done on purpose to its object, and to the links of
-// its chains what lasted meanwhile elsewhere: as steps, which it does not call
-// causes, as it infers them from when and where.
+// faults adds to a story what was done on purpose to its object, where no chain says
+// so, and to the links of its chains what lasted meanwhile elsewhere: as steps, which
+// it does not call causes, as it infers them from when and where.
 func (l Log) faults(x *Explanation, history []*v1.LogEntry, since time.Time) {
+	told := map[string]bool{}
+	for n := range x.Steps {
+		for s := &x.Steps[n]; s != nil; s = s.Because {
+			told[s.Object] = true
+		}
+	}
 	elsewhere := slices.DeleteFunc(l.hits(), func(h hit) bool {
 		own := slices.ContainsFunc(history, func(e *v1.LogEntry) bool { return h.of(e) && !e.GetTime().AsTime().After(h.to) })
-		if own && !h.from.Before(since) {
+		if own && !told[h.step.Object] && !h.from.Before(since) {
 			s := h.step
 			s.Object, s.Text = x.Object, "is hit by "+s.Object+": "+s.Text
 			if born := history[0].GetTime().AsTime(); s.Time.Before(born) {

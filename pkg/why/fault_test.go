@@ -107,3 +107,18 @@ func TestAFaultElsewhereStandsWhereTheChainBegins(t *testing.T) {
 		t.Errorf("%s: meanwhile %v", s.Text, s.Meanwhile)
 	}
 }
+
+// What a chain names as a cause is no line of its own beside it.
+func TestAFaultThatIsACauseIsToldOnce(t *testing.T) {
+	web := pod("web", func(p *v1.Pod) { p.Metadata.Uid, p.Spec = "u", &v1.PodSpec{NodeName: "n1"} })
+	kill := injected(&v1.ChaosFault{Type: api.FaultKillContainer}, "u", "n1")
+	log := why.Log{
+		8:  entry(8, kill, 0, "chaos-controller", "Injecting", "round 1", 0),
+		9:  entry(9, kill, 8, "system:node:n1", "Healed", "", 8),
+		11: entry(11, web, 5, "system:node:n1", "ContainerExited", "container app was killed", 8),
+	}
+	x := why.Explain(why.KeyOf(log[11]), []*v1.LogEntry{log[11]}, log, why.Options{})
+	if len(x.Steps) != 1 || x.Steps[0].Because == nil || x.Steps[0].Because.Object != "chaosinjection/x-1-1" {
+		t.Errorf("steps %+v", x.Steps)
+	}
+}
