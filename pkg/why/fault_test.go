@@ -115,7 +115,7 @@ func TestAFaultThatIsACauseIsToldOnce(t *testing.T) {
 	log := why.Log{
 		8:  entry(8, kill, 0, "chaos-controller", "Injecting", "round 1", 0),
 		9:  entry(9, kill, 8, "system:node:n1", "Healed", "", 8),
-		11: entry(11, web, 5, "system:node:n1", "ContainerExited", "container app was killed", 8),
+		11: entry(11, web, 0, "system:node:n1", "ContainerExited", "container app was killed", 8),
 	}
 	x := why.Explain(why.KeyOf(log[11]), []*v1.LogEntry{log[11]}, log, why.Options{})
 	if len(x.Steps) != 1 || x.Steps[0].Because == nil || x.Steps[0].Because.Object != "chaosinjection/x-1-1" {
