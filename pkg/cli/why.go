@@ -138,7 +138,7 @@ func by(s why.Step) string {
 			return ", as " + who + " saw"
 		}
 	case why.Clock:
-		return ", as its time was over"
+		return ", as the clock showed"
 	case why.Bootstrap, why.User, why.Compacted, why.Withheld, why.Unknown:
 	}
 	return ""
