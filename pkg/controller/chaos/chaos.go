@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -235,7 +236,7 @@ func (r *Controller) carryOut(ctx context.Context, x *v1.ChaosExperiment, plan P
 		if reason == api.ChaosRunning && plan.Status.GetRounds() == x.GetStatus().GetRounds() {
 			reason = "Progress"
 		}
-		after, err := experiments.UpdateStatus(client.WithCause(ctx, "Chaos"+reason, "%s", plan.Status.GetMessage()), next)
+		after, err := experiments.UpdateStatus(client.WithCause(ctx, "Chaos"+reason, "is %s", strings.TrimSuffix(strings.ToLower(plan.Status.GetPhase())+": "+plan.Status.GetMessage(), ": ")), next)
 		if err != nil {
 			return err
 		}

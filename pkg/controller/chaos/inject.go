@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -99,7 +100,7 @@ func (r *Controller) report(ctx context.Context, i *v1.ChaosInjection, phase, me
 	if phase == api.ChaosHealed {
 		i.Status.HealedAt = now
 	}
-	ctx = client.WithCause(ctx, "Chaos"+phase, "%s of %s", i.GetSpec().GetFault().GetType(), api.ChaosTarget(i))
+	ctx = client.WithCause(ctx, "Chaos"+phase, "is %s: %s of %s", strings.ToLower(phase), i.GetSpec().GetFault().GetType(), api.ChaosTarget(i))
 	_, err := client.For[*v1.ChaosInjection](r.c).UpdateStatus(ctx, i)
 	return err
 }
