@@ -269,7 +269,7 @@ func TestAnAttendedExperimentEndsWithItsConnection(t *testing.T) {
 				t.Error("it was stopped while somebody attended to it")
 			}
 			leave()
-		}, "the connection of its experimenter ended"},
+		}, "its experimenter left: Ctrl-C, or a lost connection"},
 		"nobody comes": {func(*testing.T, *Cluster) {}, "nobody attends to it"},
 		"nobody comes back after a restart": {func(t *testing.T, c *Cluster) {
 			defer attend(t, c)()

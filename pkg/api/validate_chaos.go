@@ -3,6 +3,7 @@ package api
 import (
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -75,6 +76,14 @@ func ChaosTarget(i *v1.ChaosInjection) string {
 		return "node/" + s.GetNodeName()
 	}
 	return "apiserver"
+}
+
+// Count says how many there are of what has a plural in s: "1 round", "2 rounds".
+func Count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
 }
 
 // IsInjectionOver says that an injection's status is its last.

@@ -160,7 +160,7 @@ func (c *cluster) AttendChaos(r *v1.AttendChaosRequest, stream grpc.ServerStream
 	over := isOver(now)
 	defer func() {
 		if s.attended.add(key, -1) == 0 && !over && s.running.Err() == nil {
-			s.abandon(key, store.Cause{Actor: callerOf(ctx).Name}, "the connection of its experimenter ended")
+			s.abandon(key, store.Cause{Actor: callerOf(ctx).Name}, "its experimenter left: Ctrl-C, or a lost connection")
 		}
 	}()
 	if err := stream.Send(&v1.AttendChaosResponse{}); err != nil {

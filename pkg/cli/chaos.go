@@ -47,7 +47,6 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	var (
 		r                              runFlags
 		every, lasts, each, delay, off time.Duration
-		grace                          int64
 	)
 	x := &v1.ChaosExperiment{Spec: &v1.ChaosExperimentSpec{Fault: &v1.ChaosFault{Type: fault}}}
 	kind, _ := api.FaultKindOf(fault)
@@ -57,20 +56,11 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 			s := x.Spec
 			s.EverySeconds, s.DurationSeconds, s.FaultSeconds = wholeSeconds(every), wholeSeconds(lasts), wholeSeconds(each)
 			s.Fault.DelayMilliseconds, s.Fault.OffsetSeconds = int32(delay.Milliseconds()), wholeSeconds(off) //nolint:gosec // the server bounds it
-			if c.Flags().Changed("grace-period") {
-				s.Fault.GracePeriodSeconds = &grace
-			}
 			x.Metadata = &v1.ObjectMeta{GenerateName: use + "-", Namespace: f.ns()}
 			return r.run(c.Context(), f, x)
 		},
 	}
 	s := x.Spec
-	selector := func(to **v1.LabelSelector) func(string) error {
-		return func(text string) (err error) {
-			*to, err = labelSelector(text)
-			return err
-		}
-	}
 	if kind.Scope == api.ScopeNode {
 		s.NodeSelector = &v1.LabelSelector{}
 	}
@@ -100,7 +90,8 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	case api.FaultShiftClock:
 		c.Flags().DurationVar(&off, "offset", time.Minute, "how far the clock is ahead; negative: behind")
 	case api.FaultKillPod:
-		c.Flags().Int64Var(&grace, "grace-period", 0, "seconds that pods get to end")
+		s.Fault.GracePeriodSeconds = new(int64)
+		c.Flags().Int64Var(s.Fault.GracePeriodSeconds, "grace-period", 0, "seconds that pods get to end")
 	}
 	switch fault {
 	case api.FaultKillContainer:
@@ -110,6 +101,10 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	case api.FaultNetworkDelay, api.FaultDelayWatches:
 		c.Flags().DurationVar(&delay, "delay", 100*time.Millisecond, "how much later")
 	}
+	c.Flags().Func("probe", "an HTTP `address` to ask all the time: the report counts what failed", func(url string) error {
+		s.Probe = &v1.ChaosProbe{Url: url}
+		return nil
+	})
 	c.Flags().Int64Var(&s.Seed, "seed", 0, "what decides all choices; 0: the server draws one")
 	r.add(c)
 	return c
@@ -117,17 +112,20 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 
 func wholeSeconds(d time.Duration) int32 { return int32(d.Round(time.Second).Seconds()) } //nolint:gosec // the server bounds it
 
-// labelSelector is a selector of one line as an object has it.
-func labelSelector(text string) (*v1.LabelSelector, error) {
-	s, err := api.ParseSelector(text)
-	if err != nil {
-		return nil, err
+// selector sets one from a line, as a flag does.
+func selector(to **v1.LabelSelector) func(string) error {
+	return func(text string) error {
+		s, err := api.ParseSelector(text)
+		if err != nil {
+			return err
+		}
+		l, ok := s.AsLabelSelector()
+		if !ok {
+			return fmt.Errorf("%q: an experiment selects with =, in, notin and the presence of a label", text)
+		}
+		*to = l
+		return nil
 	}
-	l, ok := s.AsLabelSelector()
-	if !ok {
-		return nil, fmt.Errorf("%q: an experiment selects with =, in, notin and the presence of a label", text)
-	}
-	return l, nil
 }
 
 func newChaosRun(f *factory) *cobra.Command {
@@ -236,7 +234,9 @@ func attend(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExperi
 			sayInjection(f, i, api.ChaosInjected)
 		}
 		seen[id] = phase
-		sayInjection(f, i, phase)
+		if kind, _ := api.FaultKindOf(i.GetSpec().GetFault().GetType()); kind.Lasts || phase != api.ChaosHealed {
+			sayInjection(f, i, phase) // what is over at once heals at once: its pod may not be well yet
+		}
 	}
 	// From its creation on, as it may at once crash the server.
 	from := m.GetResourceVersion()
@@ -273,7 +273,7 @@ func attend(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExperi
 	if s := over.GetStatus(); !quiet {
 		fmt.Fprintf(f.Out, "%s %s: %s\n", printer.Name(x), s.GetPhase(), s.GetMessage())
 	}
-	if over.GetStatus().GetPhase() == api.ChaosFailed {
+	if s := over.GetStatus(); s.GetPhase() == api.ChaosFailed || !chaos.Steady(s) {
 		return &exitError{code: 1}
 	}
 	return nil
@@ -317,12 +317,15 @@ func forecast(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExpe
 	}
 	rounds := int32(1)
 	if every := s.GetEverySeconds(); every > 0 {
-		rounds = min(forecastRounds, (s.GetDurationSeconds()+every-1)/every)
+		rounds = (s.GetDurationSeconds() + every - 1) / every
 	}
-	for round := range rounds {
+	for round := range min(forecastRounds, rounds) {
 		for _, k := range chaos.Choose(s, round+1, len(all)) {
 			fmt.Fprintf(f.Out, "round %d: %s of %s\n", round+1, s.GetFault().GetType(), api.ChaosTarget(chaos.Injection(x, all[k], round, 0, time.Time{})))
 		}
+	}
+	if rounds > forecastRounds {
+		fmt.Fprintf(f.Out, "… %d rounds in all\n", rounds)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"orch/pkg/api"
 	"orch/pkg/chaos/report"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
@@ -42,6 +45,56 @@ func TestChaosReport(t *testing.T) {
 	}
 	s.fails(1, `"calm" not found`, "chaos", "report", "calm")
 	s.fails(1, `--output "yaml": use text, json or html`, "chaos", "report", "storm", "-o", "yaml")
+}
+
+// The steady state is the hypothesis: whoever runs an experiment learns from the exit
+// code that it did not hold.
+func TestRunEndsAsTheExperimentDid(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status *v1.ChaosExperimentStatus
+		code   int
+		says   string
+	}{
+		"it is completed":           {&v1.ChaosExperimentStatus{Phase: "Completed", Message: "1 round in 5s"}, 0, "Completed: 1 round in 5s"},
+		"somebody stopped it":       {&v1.ChaosExperimentStatus{Phase: "Stopped", Message: "somebody stopped it"}, 0, "Stopped: somebody"},
+		"the steady state violated": {&v1.ChaosExperimentStatus{Phase: "Stopped", Message: "steady state violated: 1 of 2", Conditions: []*v1.GenerationCondition{{Type: "SteadyState", Status: "False"}}}, 1, "Stopped: steady state violated"},
+		"nobody could be hit":       {&v1.ChaosExperimentStatus{Phase: "Failed", Message: "nothing that may be hit was there"}, 1, "Failed: nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t)
+			var controller errgroup.Group
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			controller.Go(func() error {
+				return eachEvent(ctx, client.ForKind(s.client, api.KindByName("ChaosExperiment")), client.WatchOptions{Namespace: "default"}, func(e client.Event[api.Object]) (bool, error) {
+					x, ok := e.Object.(*v1.ChaosExperiment)
+					if !ok {
+						return false, nil
+					}
+					x.Status = tt.status
+					x.Status.StartTime, x.Status.EndTime = timestamppb.Now(), timestamppb.Now()
+					_, err := client.For[*v1.ChaosExperiment](s.client).UpdateStatus(ctx, x)
+					return true, err
+				})
+			})
+			out, errs, code := s.run("chaos", "kill-pod", "-l", "app=web", "--probe", "http://10.0.0.7/", "--for", "5s")
+			if !strings.Contains(out, " created") {
+				t.Fatal(out, errs)
+			}
+			if err := controller.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if code != tt.code || !strings.Contains(out, tt.says) {
+				t.Errorf("code %d, want %d and %q:\n%s%s", code, tt.code, tt.says, out, errs)
+			}
+			contains(t, s.ok("get", "chaosexperiments", "-o", "yaml"), "gracePeriodSeconds: 0", "probe:", "url: http://10.0.0.7/")
+		})
+	}
+}
+
+func TestDryRunSaysHowManyRoundsThereAre(t *testing.T) {
+	s := begin(t)
+	contains(t, s.ok("chaos", "kill-pod", "--every", "10s", "--for", "1m", "--seed", "3", "--dry-run=client"), "0 may be hit (dry run)", "… 6 rounds in all")
 }
 
 func TestDescribeExperiment(t *testing.T) {

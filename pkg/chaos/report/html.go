@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"seconds": Seconds,
 	"step":    func(of map[Step]float64, s Step) string { return Seconds(of[s]) },
 	"has":     func(of map[Step]float64, s Step) bool { _, ok := of[s]; return ok },
-	"clock":   func(t time.Time) string { return t.UTC().Format("15:04:05.000") },
+	"broken":  (*Report).broken,
 	"day":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") },
 	"safety":  func(v *invariant.Violation) bool { return v.Class == invariant.Safety },
 }).Parse(pageText))
@@ -26,7 +27,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 // The picture's measures, in its own units.
 const (
 	pictureWidth = 1000
-	labelWidth   = 225
+	labelWidth   = 240
 	laneHeight   = 22
 	curveHeight  = 70
 )
@@ -42,8 +43,8 @@ type picture struct {
 }
 
 type tick struct {
-	X    float64
-	Text string
+	X            float64
+	Text, Anchor string
 }
 
 type lane struct {
@@ -88,10 +89,11 @@ func (r *Report) draw() *picture {
 		share := min(1, max(0, t.Sub(r.Start).Seconds()/whole))
 		return float64(p.Left) + share*float64(p.Right-p.Left)
 	}
-	for n := range 6 { // the end has no room for its text
-		at := whole * float64(n) / 6
-		p.Ticks = append(p.Ticks, tick{x(r.Start.Add(time.Duration(at * float64(time.Second)))), "+" + Seconds(at)})
+	step := math.Pow(2, math.Floor(math.Log2(whole))-2) // so that there are four to eight, and short texts
+	for n := 0.0; (n+0.5)*step < whole; n++ {           // more is too near to the end
+		p.Ticks = append(p.Ticks, tick{float64(p.Left) + n*step/whole*float64(p.Right-p.Left), fmt.Sprintf("+%.3gs", n*step), "middle"})
 	}
+	p.Ticks = append(p.Ticks, tick{float64(p.Right), "+" + Seconds(whole), "end"})
 	y := 30
 	lanes := map[string]int{}
 	for _, i := range r.Injections {
@@ -102,14 +104,14 @@ func (r *Report) draw() *picture {
 		if !ok {
 			at = len(p.Lanes)
 			lanes[i.Target] = at
-			p.Lanes = append(p.Lanes, lane{Y: y, Name: shorten(i.Target, 28)})
+			p.Lanes = append(p.Lanes, lane{Y: y, Name: shorten(i.Target, nameWidth)})
 			y += laneHeight
 		}
 		p.Lanes[at].Bars = append(p.Lanes[at].Bars, i.bars(x, end)...)
 	}
 	for _, w := range r.Workloads {
 		y += 10
-		c := curve{Y: y, Height: curveHeight, Name: shorten(w.Name, 28), Most: 1}
+		c := curve{Y: y, Height: curveHeight, Name: shorten(w.Name, nameWidth), Most: 1}
 		for _, point := range w.Points {
 			c.Most = max(c.Most, point.Wanted, point.Ready)
 		}

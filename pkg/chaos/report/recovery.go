@@ -31,9 +31,10 @@ type recovery struct {
 // over says that it is back, or that nothing told of the fault in time: what comes
 // later has other reasons.
 func (c *recovery) over(now time.Time) bool {
-	_, noticed := c.times["detect"]
-	return c.done || !noticed && now.After(c.of.told)
+	return c.done || !c.noticed() && now.After(c.of.told)
 }
+
+func (c *recovery) noticed() bool { return !c.times["detect"].IsZero() }
 
 // mark notes when a step was first seen.
 func (c *recovery) mark(s Step, at time.Time) {
@@ -45,9 +46,7 @@ func (c *recovery) mark(s Step, at time.Time) {
 // tracker reads the log and knows how everything is at each moment.
 type tracker struct {
 	report     *Report
-	waiting    []*v1.ChaosInjection // not yet injected
-	made       map[string]time.Time // when an injection was asked for
-	injections map[string]*Injection
+	waiting    []*Injection              // not yet injected
 	pods       map[string]*v1.Pod        // by uid
 	sets       map[string]*v1.ReplicaSet // by uid
 	recoveries []*recovery
@@ -64,27 +63,21 @@ type workload struct {
 
 func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 	t := &tracker{
-		report: r, injections: map[string]*Injection{}, pods: map[string]*v1.Pod{},
-		sets: map[string]*v1.ReplicaSet{}, workloads: map[string]*workload{}, measured: r.Start, log: map[int64]*v1.LogEntry{},
+		report: r, pods: map[string]*v1.Pod{}, sets: map[string]*v1.ReplicaSet{},
+		workloads: map[string]*workload{}, measured: r.Start, log: map[int64]*v1.LogEntry{},
 	}
-	all, made, injected := injectionsOf(r, entries)
-	t.made = made
-	for _, i := range all {
-		s, st := i.GetSpec(), i.GetStatus()
-		x := &Injection{
-			Name: i.GetMetadata().GetName(), Round: s.GetRound(), Fault: s.GetFault().GetType(), Target: api.ChaosTarget(i),
-			Phase: st.GetPhase(), Message: st.GetMessage(), Injected: injected[i.GetMetadata().GetName()], Steps: map[Step]float64{},
-		}
+	r.Injections = injectionsOf(r, entries)
+	for _, x := range r.Injections {
+		s, st := x.last.GetSpec(), x.last.GetStatus()
+		x.Round, x.Fault, x.Target, x.Phase, x.Message = s.GetRound(), s.GetFault().GetType(), api.ChaosTarget(x.last), st.GetPhase(), st.GetMessage()
 		x.told = r.End.Add(echo)
 		if kind, _ := api.FaultKindOf(x.Fault); st.GetHealedAt() != nil {
 			if x.Healed = st.GetHealedAt().AsTime(); kind.Lasts {
 				x.told = x.Healed.Add(echo)
 			}
 		}
-		r.Injections = append(r.Injections, x)
-		t.injections[x.Name] = x
 		if !x.Injected.IsZero() {
-			t.waiting = append(t.waiting, i)
+			t.waiting = append(t.waiting, x)
 		}
 	}
 	return t
@@ -93,9 +86,9 @@ func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 // begin notes how that was which is about to be hit: from the moment that the
 // injection was made, as who injects may note only afterwards that it has.
 func (t *tracker) begin(now time.Time) {
-	t.waiting = slices.DeleteFunc(t.waiting, func(i *v1.ChaosInjection) bool {
-		x, s := t.injections[i.GetMetadata().GetName()], i.GetSpec()
-		if t.made[x.Name].After(now) {
+	t.waiting = slices.DeleteFunc(t.waiting, func(x *Injection) bool {
+		s := x.last.GetSpec()
+		if x.made.After(now) {
 			return false
 		}
 		if s.GetPodUid() != "" {
@@ -124,6 +117,12 @@ func (t *tracker) hit(x *Injection, p *v1.Pod) {
 		c.lives[s.GetName()] = s.GetContainerId()
 	}
 	t.recoveries = append(t.recoveries, c)
+}
+
+// running says that all containers of a pod run.
+func running(p *v1.Pod) bool {
+	all := p.GetStatus().GetContainerStatuses()
+	return len(all) == len(p.GetSpec().GetContainers()) && !slices.ContainsFunc(all, func(s *v1.ContainerStatus) bool { return s.GetState().GetRunning() == nil })
 }
 
 func well(p *v1.Pod) bool { return api.IsPodReady(p) && api.IsPodActive(p) }
@@ -210,8 +209,7 @@ func (t *tracker) pod(e *v1.LogEntry, p *v1.Pod, at time.Time) {
 		case c.follower == uid:
 			c.follow(p, deleted, at)
 		case c.pod == uid && !c.gone:
-			_, noticed := c.times["detect"]
-			if end := deleted || !api.IsPodActive(p); noticed || !t.others(c.of, e, end) {
+			if end := deleted || !api.IsPodActive(p); c.noticed() || !t.others(c.of, e, end) {
 				c.look(p, deleted, at)
 			} else {
 				c.done = end // by others, before the fault showed
@@ -235,11 +233,8 @@ func (c *recovery) look(p *v1.Pod, deleted bool, at time.Time) {
 	if !api.IsPodReady(p) {
 		c.mark("detect", at)
 	}
-	running, again := 0, false
+	again := false
 	for _, s := range p.GetStatus().GetContainerStatuses() {
-		if s.GetState().GetRunning() != nil {
-			running++
-		}
 		if s.GetContainerId() != c.lives[s.GetName()] && s.GetState().GetRunning() != nil {
 			again = true
 		}
@@ -248,10 +243,10 @@ func (c *recovery) look(p *v1.Pod, deleted bool, at time.Time) {
 			c.mark("decide", at)
 		}
 	}
-	if again && running == len(p.GetSpec().GetContainers()) {
+	if again && running(p) {
 		c.mark("start", at)
 	}
-	if _, noticed := c.times["detect"]; noticed && api.IsPodReady(p) {
+	if c.noticed() && api.IsPodReady(p) {
 		c.mark("ready", at)
 		c.done = true
 	}
@@ -269,13 +264,7 @@ func (c *recovery) follow(p *v1.Pod, deleted bool, at time.Time) {
 	if p.GetSpec().GetNodeName() != "" {
 		c.mark("schedule", at)
 	}
-	running := 0
-	for _, s := range p.GetStatus().GetContainerStatuses() {
-		if s.GetState().GetRunning() != nil {
-			running++
-		}
-	}
-	if running > 0 && running == len(p.GetSpec().GetContainers()) {
+	if running(p) {
 		c.mark("start", at)
 	}
 	if api.IsPodReady(p) {
@@ -290,8 +279,7 @@ func (c *recovery) follow(p *v1.Pod, deleted bool, at time.Time) {
 func (t *tracker) finish() {
 	open, pods := map[*Injection]bool{}, map[*Injection]bool{}
 	noticed := slices.DeleteFunc(t.recoveries, func(c *recovery) bool {
-		_, ok := c.times["detect"] // else it was not hit
-		ok = ok || !c.back.IsZero() && c.done
+		ok := c.noticed() || !c.back.IsZero() && c.done // else it was not hit
 		pods[c.of] = pods[c.of] || ok && c.pod != ""
 		return !ok
 	})
@@ -410,7 +398,6 @@ func (t *tracker) measure(now time.Time) (counts bool) {
 // owes says that something which was hit is not ready again.
 func (t *tracker) owes(w *workload) bool {
 	return slices.ContainsFunc(t.recoveries, func(c *recovery) bool {
-		_, noticed := c.times["detect"]
-		return c.workload == w && !c.over(t.measured) && (w.ready < w.wanted || !noticed)
+		return c.workload == w && !c.over(t.measured) && (w.ready < w.wanted || !c.noticed())
 	})
 }

@@ -11,7 +11,6 @@ package report
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -56,8 +55,10 @@ type Injection struct {
 	Message  string    `json:"message,omitempty"`
 	Injected time.Time `json:"injected,omitzero"`
 	Healed   time.Time `json:"healed,omitzero"`
-	// told is until when the first write that tells of it may come.
-	told time.Time
+	// made is when it was asked for, told until when the first write that tells of it
+	// may come, last how it was in the end.
+	made, told time.Time
+	last       *v1.ChaosInjection
 	// Steps are seconds from the injection. Those that the recovery did without, or
 	// that have not happened, are missing.
 	Steps map[Step]float64 `json:"steps"`
@@ -202,34 +203,27 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }
 
-// injectionsOf are the last states of the experiment's injections, in the order in
-// which they were made.
-func injectionsOf(r *Report, entries []*v1.LogEntry) (all []*v1.ChaosInjection, made, injected map[string]time.Time) {
-	last, first := map[string]*v1.ChaosInjection{}, map[string]int64{}
-	made, injected = map[string]time.Time{}, map[string]time.Time{}
+// injectionsOf are the experiment's injections, in the order in which they were made.
+func injectionsOf(r *Report, entries []*v1.LogEntry) []*Injection {
+	all, byName := []*Injection{}, map[string]*Injection{}
 	for _, e := range entries {
 		i, ok := api.Unwrap(e.GetObject()).(*v1.ChaosInjection)
 		if !ok || e.GetNamespace() != r.Namespace || i.GetSpec().GetExperiment() != r.Experiment {
 			continue
 		}
-		name := e.GetName()
-		if first[name] == 0 {
-			first[name], made[name] = e.GetRevision(), e.GetTime().AsTime()
+		x, at := byName[e.GetName()], e.GetTime().AsTime()
+		if x == nil {
+			x = &Injection{Name: e.GetName(), Steps: map[Step]float64{}, made: at}
+			all, byName[x.Name] = append(all, x), x
 		}
-		if last[name] == nil || !e.GetDeleted() {
-			last[name] = i
+		if x.last == nil || !e.GetDeleted() {
+			x.last = i
 		}
 		// Who injects may have another clock than the log: it was not earlier than it
 		// was asked for, and not later than it was written.
-		if at := i.GetStatus().GetInjectedAt(); at != nil && injected[name].IsZero() {
-			injected[name] = slices.MinFunc([]time.Time{at.AsTime(), e.GetTime().AsTime()}, time.Time.Compare)
-			if injected[name].Before(made[name]) {
-				injected[name] = made[name]
-			}
+		if injected := i.GetStatus().GetInjectedAt().AsTime(); i.GetStatus().GetInjectedAt() != nil && x.Injected.IsZero() {
+			x.Injected = slices.MaxFunc([]time.Time{x.made, slices.MinFunc([]time.Time{injected, at}, time.Time.Compare)}, time.Time.Compare)
 		}
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Compare(first[a], first[b]) }) {
-		all = append(all, last[name])
-	}
-	return all, made, injected
+	return all
 }

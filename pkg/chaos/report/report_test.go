@@ -375,6 +375,27 @@ func TestHowItIsShown(t *testing.T) {
 	}
 }
 
+func TestFiguresAgree(t *testing.T) {
+	for n, want := range map[float64]string{0: "0", 0.0283: "0.028", 0.9996: "1.00", 2.989: "2.99", 24.99: "25.0", 1234.5: "1234"} {
+		if got := three(n); got != want {
+			t.Errorf("%v is %s, want %s", n, got, want)
+		}
+	}
+	x := experiment(14_000)
+	x.Status.Probe = &v1.ChaosProbeStatus{Requests: 4, Failed: 4, Outages: []*v1.ChaosOutage{{StartTime: after(0), EndTime: after(4000), Failed: 4}}}
+	r := Make(x, before(), nil, began)
+	if got := r.losses()[1]; got != "Requests: 4 of 4 failed (100 %), in 1 outage" {
+		t.Error(got)
+	}
+	var ticks []string
+	for _, tick := range r.draw().Ticks {
+		ticks = append(ticks, tick.Text)
+	}
+	if diff := cmp.Diff([]string{"+0s", "+2s", "+4s", "+6s", "+8s", "+10s", "+12s", "+14.0s"}, ticks); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

@@ -3,14 +3,19 @@ package report
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
+	"orch/pkg/api"
 	"orch/pkg/invariant"
 )
 
 // missing stands for a step that a recovery did without.
 const missing = "-"
+
+// nameWidth is how much there is of a name.
+const nameWidth = 30
 
 // Text writes the report for a terminal of 100 columns.
 func (r *Report) Text(w io.Writer) error {
@@ -28,7 +33,7 @@ func (r *Report) Text(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%sIt has not begun.\n", b.String())
 		return err
 	}
-	fmt.Fprintf(&b, "%s to %s (%s), %d injections\n", r.Start.Format("2006-01-02 15:04:05"), r.End.Format("15:04:05"), r.End.Sub(r.Start).Round(time.Second), len(r.Injections))
+	fmt.Fprintf(&b, "%s to %s (%s), %s\n", r.Start.Format("2006-01-02 15:04:05"), r.End.Format("15:04:05"), r.End.Sub(r.Start).Round(time.Second), api.Count(len(r.Injections), "injection"))
 	if r.LogFrom > 0 {
 		fmt.Fprintf(&b, "The log begins at revision %d, later than the experiment: what was before is not told.\n", r.LogFrom)
 	}
@@ -42,7 +47,7 @@ func (r *Report) Text(w io.Writer) error {
 		if !i.Injected.IsZero() {
 			at = "+" + Seconds(i.Injected.Sub(r.Start).Seconds())
 		}
-		fmt.Fprintf(&b, "%-5d %8s  %-30s%s", i.Round, at, shorten(i.Target, 30), steps(i.Steps))
+		fmt.Fprintf(&b, "%-5d %8s  %-30s%s", i.Round, at, shorten(i.Target, nameWidth), steps(i.Steps))
 		switch {
 		case i.Phase == "Failed":
 			b.WriteString("\n       failed: " + i.Message)
@@ -51,16 +56,13 @@ func (r *Report) Text(w io.Writer) error {
 		}
 		b.WriteString("\n")
 	}
-	for _, q := range []struct {
-		name string
-		of   func(Summary) float64
-	}{{"p50", func(s Summary) float64 { return s.P50 }}, {"p95", func(s Summary) float64 { return s.P95 }}, {"max", func(s Summary) float64 { return s.Max }}} {
+	for n, name := range []string{"p50", "p95", "max"} {
 		of := map[Step]float64{}
 		for _, s := range r.Summary {
-			of[s.Step] = q.of(s)
+			of[s.Step] = []float64{s.P50, s.P95, s.Max}[n]
 		}
 		if len(of) > 0 {
-			fmt.Fprintf(&b, "%-5s %8s  %-30s%s\n", q.name, "", "", steps(of))
+			fmt.Fprintf(&b, "%-5s %8s  %-30s%s\n", name, "", "", steps(of))
 		}
 	}
 	b.WriteString("\n")
@@ -68,7 +70,7 @@ func (r *Report) Text(w io.Writer) error {
 		b.WriteString(l + "\n")
 	}
 	for _, v := range r.Violations {
-		fmt.Fprintf(&b, "  rev %-6d %-7s %s %s\n", v.Revision, v.Class, v.Object, v.Broken)
+		fmt.Fprintf(&b, "  rev %-6d %-7s %s\n", v.Revision, v.Class, r.broken(v))
 		fmt.Fprintf(&b, "             because %s %s\n", v.Cause.Object, v.Cause.Text)
 	}
 	_, err := io.WriteString(w, b.String())
@@ -78,17 +80,33 @@ func (r *Report) Text(w io.Writer) error {
 // losses are the sentences about what users lost.
 func (r *Report) losses() (lines []string) {
 	for _, w := range r.Workloads {
-		lines = append(lines, fmt.Sprintf("Lost: %.1f of %.1f replica-seconds of %s (%.2f %%); %d ready pods at the fewest", w.Lost, w.Wanted, w.Name, 100*w.Lost/w.Wanted, w.Fewest))
+		lines = append(lines, fmt.Sprintf("Lost: %s of %s replica-seconds of %s (%s %%); %s at the fewest", three(w.Lost), three(w.Wanted), w.Name, three(100*w.Lost/w.Wanted), api.Count(int(w.Fewest), "ready pod")))
 	}
 	if p := r.Probe; p != nil {
 		share := 100 * float64(p.Failed) / float64(max(1, p.Requests))
-		lines = append(lines, fmt.Sprintf("Requests: %d of %d failed (%.2f %%), in %d outages; p50 %s, p99 %s, max %s", p.Failed, p.Requests, share, len(p.Outages), Seconds(p.P50), Seconds(p.P99), Seconds(p.Max)))
+		line := fmt.Sprintf("Requests: %d of %d failed (%s %%), in %s", p.Failed, p.Requests, three(share), api.Count(len(p.Outages), "outage"))
+		if p.Failed < p.Requests { // latencies are of those that did not fail
+			line += fmt.Sprintf("; p50 %s, p99 %s, max %s", Seconds(p.P50), Seconds(p.P99), Seconds(p.Max))
+		}
+		lines = append(lines, line)
 	}
 	broken := map[invariant.Class]int{}
 	for _, v := range r.Violations {
 		broken[v.Class]++
 	}
-	return append(lines, fmt.Sprintf("Invariants: %d of safety broken, %d promises", broken[invariant.Safety], broken[invariant.Promise]))
+	return append(lines, fmt.Sprintf("Invariants: %d of safety broken, %s", broken[invariant.Safety], api.Count(broken[invariant.Promise], "promise")))
+}
+
+// broken says what was wrong, and a promise for how long.
+func (r *Report) broken(v *invariant.Violation) string {
+	where, lasted := "", ""
+	if v.Namespace != "" && v.Namespace != r.Namespace {
+		where = " in namespace " + v.Namespace
+	}
+	if !v.Ended.IsZero() {
+		lasted = ", for " + Seconds(v.Ended.Sub(v.Time).Seconds())
+	}
+	return v.Object + where + " " + v.Broken + lasted
 }
 
 func steps(of map[Step]float64) string {
@@ -103,17 +121,21 @@ func steps(of map[Step]float64) string {
 	return b.String()
 }
 
+// three writes a number so that its first three digits show, and no more than they.
+func three(n float64) string {
+	digits := 3
+	for bound := 0.9995; digits > 0 && (n >= bound || n == 0); bound *= 10 {
+		digits--
+	}
+	return strconv.FormatFloat(n, 'f', digits, 64)
+}
+
 // Seconds writes a duration as shortly as it can be compared: 12ms, 1.25s, 95s.
 func Seconds(s float64) string {
-	switch {
-	case s < 0.9995:
+	if s < 0.9995 {
 		return fmt.Sprintf("%.0fms", 1000*s)
-	case s < 10:
-		return fmt.Sprintf("%.2fs", s)
-	case s < 100:
-		return fmt.Sprintf("%.1fs", s)
 	}
-	return fmt.Sprintf("%.0fs", s)
+	return three(s) + "s"
 }
 
 // shorten keeps the beginning and, as names differ there, the end.

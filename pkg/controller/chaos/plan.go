@@ -99,7 +99,7 @@ func MakePlan(s State) (plan Plan) {
 	if s.Probe != nil {
 		status.Probe = s.Probe
 	}
-	if s.Unsteady != "" && steady(status) {
+	if s.Unsteady != "" && Steady(status) {
 		violated(status, x, s)
 	}
 	if phase, why := ending(x, status, s.Now); phase != "" {
@@ -150,7 +150,7 @@ func ending(x *v1.ChaosExperiment, status *v1.ChaosExperimentStatus, now time.Ti
 	switch {
 	case x.GetMetadata().GetDeletionTimestamp() != nil:
 		return api.ChaosStopped, "it is being deleted"
-	case !steady(status):
+	case !Steady(status):
 		return api.ChaosStopped, "steady state violated: " + status.GetConditions()[0].GetMessage()
 	case x.GetSpec().GetStop():
 		if why := x.GetMetadata().GetAnnotations()[api.AnnotationChaosStopped]; why != "" {
@@ -158,7 +158,7 @@ func ending(x *v1.ChaosExperiment, status *v1.ChaosExperimentStatus, now time.Ti
 		}
 		return api.ChaosStopped, "somebody stopped it"
 	case !now.Before(endOf(x, status)):
-		return api.ChaosCompleted, fmt.Sprintf("%d rounds in %v", status.GetRounds(), endOf(x, status).Sub(status.GetStartTime().AsTime()))
+		return api.ChaosCompleted, fmt.Sprintf("%s in %v", api.Count(int(status.GetRounds()), "round"), endOf(x, status).Sub(status.GetStartTime().AsTime()))
 	}
 	return "", ""
 }
@@ -183,7 +183,7 @@ func end(s State, status *v1.ChaosExperimentStatus, phase, why string) (plan Pla
 		}
 	}
 	if open > 0 {
-		status.Message = fmt.Sprintf("%s; waiting for %d injections to heal", why, open)
+		status.Message = fmt.Sprintf("%s; waiting for %s to heal", why, api.Count(open, "injection"))
 		return plan
 	}
 	finish(status, s, phase, why)
@@ -199,7 +199,8 @@ func finish(status *v1.ChaosExperimentStatus, s State, phase, why string) {
 	}
 }
 
-func steady(status *v1.ChaosExperimentStatus) bool {
+// Steady says that the steady state was not violated, as far as was looked.
+func Steady(status *v1.ChaosExperimentStatus) bool {
 	return len(status.GetConditions()) == 0 || status.GetConditions()[0].GetStatus() == api.ConditionTrue
 }
 
