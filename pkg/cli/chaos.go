@@ -20,7 +20,7 @@ import (
 
 func newChaos(f *factory) *cobra.Command {
 	c := group("chaos", "Break things on purpose, within bounds, and heal them", newChaosRun(f), newChaosList(f), newChaosStop(f), newChaosReport(f))
-	c.Example = "  orchctl chaos kill -l app=web --every 10s --for 1m\n  orchctl chaos cut -l app=web --peer app=db --for 30s\n  orchctl chaos run -f experiment.yaml\n  orchctl chaos stop NAME"
+	c.Example = "  orchctl chaos kill -l app=web --every 10s --for 1m --probe http://10.0.0.7:8080/\n  orchctl chaos cut -l app=web --peer app=db --for 30s\n  orchctl chaos run -f experiment.yaml\n  orchctl chaos stop NAME"
 	for _, o := range []struct{ use, fault, short string }{
 		{"kill", api.FaultKillContainer, "Kill containers of pods with a signal"},
 		{"kill-pod", api.FaultKillPod, "Delete pods"},
