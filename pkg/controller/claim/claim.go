@@ -81,17 +81,21 @@ func Wake[O, T api.Object](loop *reconcile.Loop, owners *informer.Informer[O], o
 	})
 }
 
-// wake is how a loop is asked for work because of a change: what is wanted of an
-// object, whose it is and whether it is one of those that are there are demands;
-// what its status tells is not.
+// wake is how a loop is asked for work because of a change.
 func wake[T api.Object](before, now T, loop *reconcile.Loop) func(api.Key, int64) {
+	if isDemand(before, now) {
+		return loop.Demand
+	}
+	return loop.Enqueue
+}
+
+// isDemand says that a change is one of what is wanted of an object, of whose it is,
+// or of whether it is one of those that are there. What its status tells is news.
+func isDemand(before, now api.Object) bool {
 	was, is := before.GetMetadata(), now.GetMetadata()
 	same := was == nil || is == nil || wanted(before) == wanted(now) && maps.Equal(was.GetLabels(), is.GetLabels()) &&
 		api.ControllerOf(before).GetUid() == api.ControllerOf(now).GetUid()
-	if same && isThere(before) == isThere(now) {
-		return loop.Enqueue
-	}
-	return loop.Demand
+	return !same || isThere(before) != isThere(now)
 }
 
 // wanted changes with what is wanted of an object. Nobody wants something else of a

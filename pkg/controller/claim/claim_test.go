@@ -60,3 +60,39 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatIsADemandAndWhatIsNews(t *testing.T) {
+	pod := func(change func(*v1.Pod)) *v1.Pod {
+		p := &v1.Pod{Metadata: &v1.ObjectMeta{Name: "p", Labels: map[string]string{"app": "web"}, Generation: 1}, Status: &v1.PodStatus{Phase: "Running"}}
+		change(p)
+		return p
+	}
+	set := func(generation int64, ready int32) *v1.ReplicaSet {
+		return &v1.ReplicaSet{Metadata: &v1.ObjectMeta{Name: "s", Generation: generation}, Status: &v1.ReplicaSetStatus{ReadyReplicas: ready}}
+	}
+	same := func(*v1.Pod) {}
+	asked := func(p *v1.Pod) { p.Metadata.DeletionTimestamp = &timestamppb.Timestamp{} }
+	for name, tt := range map[string]struct {
+		before, now api.Object
+		demand      bool
+	}{
+		"a pod is made":            {(*v1.Pod)(nil), pod(same), true},
+		"a pod tells of itself":    {pod(func(p *v1.Pod) { p.Status.Phase = "Pending" }), pod(same), false},
+		"a pod gets a node":        {pod(same), pod(func(p *v1.Pod) { p.Metadata.Generation = 2 }), false},
+		"a pod gets another label": {pod(same), pod(func(p *v1.Pod) { p.Metadata.Labels = nil }), true},
+		"a pod gets another owner": {pod(same), pod(func(p *v1.Pod) {
+			p.Metadata.OwnerReferences = []*v1.OwnerReference{{Uid: "u", Controller: proto.Bool(true)}}
+		}), true},
+		"a pod is asked to end":       {pod(same), pod(asked), true},
+		"a pod has ended":             {pod(same), pod(func(p *v1.Pod) { p.Status.Phase = "Failed" }), true},
+		"a pod that ended goes":       {pod(asked), (*v1.Pod)(nil), false},
+		"a pod goes all at once":      {pod(same), (*v1.Pod)(nil), true},
+		"a set is wanted otherwise":   {set(1, 3), set(2, 3), true},
+		"a set counts its pods":       {set(1, 2), set(1, 3), false},
+		"a set that nobody had known": {(*v1.ReplicaSet)(nil), set(1, 0), true},
+	} {
+		if got := isDemand(tt.before, tt.now); got != tt.demand {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
