@@ -12,6 +12,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/chaos/report"
 	"orch/pkg/client"
+	chaoscontroller "orch/pkg/controller/chaos"
 	"orch/pkg/invariant"
 	v1 "orch/proto/v1"
 )
@@ -59,7 +60,7 @@ func TestARecoveryIsReadFromTheLog(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		inject("KillPod", killed)
-		if _, err := client.For[*v1.Pod](c.Client()).Delete(t.Context(), "default", killed.GetMetadata().GetName(), client.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
+		if _, err := client.For[*v1.Pod](c.Client().As(chaoscontroller.Name)).Delete(t.Context(), "default", killed.GetMetadata().GetName(), client.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)

@@ -64,7 +64,7 @@ var sentences = []string{
 	"deployment.apps/recommend-service created", `"recommend-service" successfully rolled out`,
 	"Healed: from the kill to a running replacement took", "1 (",
 	"recommend-service scaled", "6/6",
-	"image updated", "recommend-service:1.2.0", "no node over its allocatable                                                   safety    0", "5 of 6 were ready at least, as promised",
+	"image updated", "recommend-service:1.2.0", "Allocatable           safety    0", "5 of 6 were ready at least, as promised",
 	"is gone.",
 }
 
