@@ -50,16 +50,11 @@ test: ## Run every test, those on a real Docker engine included.
 	done; exit $$status
 
 # -short leaves out what is slow on a real engine or a real disk: make test has
-# run it, and the code under it does not change. Left out as well are the tests
-# that do nothing but run our programs as processes: the detector does not see
-# into them. go vet has a target of its own.
-PROCESSES := orch/examples/pods orch/examples/webflix/demo orch/internal/archtest orch/internal/docstest orch/pkg/cli/local orch/test/lab%
-RACE_PKG  = $(if $(filter ./...,$(PKG)),$(filter-out $(PROCESSES),$(shell go list ./...)),$(PKG))
-
+# run it, and the code under it does not change. go vet has a target of its own.
 .PHONY: race
 race: ## Run the tests that are not slow with the race detector.
 	@if command -v "$$(go env CC)" >/dev/null; then \
-		CGO_ENABLED=1 go test -race -short -vet=off -timeout=$(TIMEOUT) $(TESTFLAGS) $(RACE_PKG) && echo "ok    race"; \
+		CGO_ENABLED=1 go test -race -short -vet=off -timeout=$(TIMEOUT) $(TESTFLAGS) $(PKG) && echo "ok    race"; \
 	elif [ "$$CI" = true ]; then \
 		echo "FAIL  race  the race detector needs a C compiler: install gcc"; exit 1; \
 	else \
