@@ -20,7 +20,8 @@ import (
 
 // TestTheLabs types every command of every lesson, in order, on a cluster of its
 // own with simulated containers. Before the first one that follows `orchctl up`
-// no mark is given; at the end the lesson's own `lab check` gives all.
+// no mark is given; at the end the lesson's own `lab check` gives all, and no rule
+// of safety was broken on the way.
 func TestTheLabs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the binaries and starts clusters")
@@ -34,6 +35,11 @@ func TestTheLabs(t *testing.T) {
 			sh := newShell(t, bin)
 			fresh := true
 			for _, s := range steps(blocks(page.text)) {
+				if strings.HasPrefix(s.command, "orchctl down") {
+					if out, code := sh.run("orchctl invariants --class safety"); code != 0 {
+						t.Errorf("at the end of the lesson, orchctl invariants ends with %d:\n%s", code, out)
+					}
+				}
 				began := time.Now()
 				out, code := sh.run(s.command)
 				t.Logf("$ %s (%v)", s.command, time.Since(began).Round(time.Millisecond))
