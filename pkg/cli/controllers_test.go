@@ -109,7 +109,7 @@ func TestAControllerIsPausedSteppedAndResumed(t *testing.T) {
 	if h := list.Items[0].Held[0]; h.Verb != "create" || h.Reason != "SuccessfulCreate" || h.After["kind"] != "Pod" || h.Before != nil || h.Trigger == 0 {
 		t.Errorf("held: %+v", h)
 	}
-	contains(t, s.ok("why", "deployment/web"), "now         controller replicaset is paused and would create pod/web-")
+	contains(t, s.ok("why", "deployment/web"), "now           controller replicaset is paused and would create pod/web-")
 	key := list.Items[0].Held[0].Key
 	s.fails(1, "controller replicaset holds nothing of default/none, but of "+key, "controllers", "step", "replicaset", "--key", "default/none")
 

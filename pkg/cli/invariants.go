@@ -258,7 +258,7 @@ func (i *inspection) tell(v *invariant.Violation) {
 		if s == v.Cause {
 			fmt.Fprintf(i.f.Out, "  %s  %s (rev %d)\n", clock(s.Time), line(*s), s.Revision)
 		} else if !s.Quiet || s.Because == nil {
-			fmt.Fprintf(i.f.Out, "            ← %s (rev %d)\n", line(*s), s.Revision)
+			fmt.Fprintf(i.f.Out, "              ← %s (rev %d)\n", line(*s), s.Revision)
 		}
 	}
 }

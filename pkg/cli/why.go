@@ -60,7 +60,7 @@ func newWhy(f *factory) *cobra.Command {
 			}
 			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, x.State)
 			for _, text := range heldFor(ctx, cl, key) {
-				fmt.Fprintf(f.Out, "now         %s\n", text)
+				fmt.Fprintf(f.Out, "now           %s\n", text)
 			}
 			if tree {
 				(&causes{out: f.Out, all: o.All}).draw(x)
@@ -83,22 +83,22 @@ func tell(w io.Writer, x why.Explanation) {
 	told := map[int64]bool{}
 	for _, s := range x.Steps {
 		if s.Revision == 0 {
-			fmt.Fprintf(w, "            %s\n", s.Text)
+			fmt.Fprintf(w, "              %s\n", s.Text)
 			continue
 		}
 		fmt.Fprintf(w, "%s  %s%s (rev %d)\n", clock(s.Time), s.Text, by(s), s.Revision)
-		meanwhile(w, "            ", s, told)
+		meanwhile(w, "              ", s, told)
 		for c := s.Because; c != nil && c.Object != x.Object; c = c.Because {
 			if c.Quiet && c.Because != nil {
 				continue
 			}
 			if told[c.Revision] {
-				fmt.Fprintf(w, "            ← see above (rev %d)\n", c.Revision)
+				fmt.Fprintf(w, "              ← see above (rev %d)\n", c.Revision)
 				break
 			}
 			told[c.Revision] = true
-			fmt.Fprintf(w, "            ← %s (rev %d)\n", line(*c), c.Revision)
-			meanwhile(w, "            ", *c, told)
+			fmt.Fprintf(w, "              ← %s (rev %d)\n", line(*c), c.Revision)
+			meanwhile(w, "              ", *c, told)
 		}
 	}
 }
@@ -113,13 +113,14 @@ func meanwhile(w io.Writer, indent string, s why.Step, told map[int64]bool) {
 	}
 }
 
-// clock is a time of today without its date.
+// clock is a time of today without its date, to the millisecond: most of what heals
+// takes less than a second.
 func clock(t time.Time) string {
 	t = t.Local()
 	if y, m, d := time.Now().Date(); t.Before(time.Date(y, m, d, 0, 0, 0, 0, t.Location())) {
-		return t.Format("2006-01-02 15:04:05")
+		return t.Format("2006-01-02 15:04:05.000")
 	}
-	return t.Format("15:04:05")
+	return t.Format("15:04:05.000")
 }
 
 // line is a step with its object.
@@ -194,7 +195,7 @@ func (t *causes) below(rev int64) []int64 {
 func (t *causes) branch(rev int64, first, rest string) {
 	s := t.steps[rev]
 	fmt.Fprintf(t.out, "%s%s  %s (rev %d)\n", first, clock(s.Time), line(s), rev)
-	meanwhile(t.out, rest+"          ", s, t.told)
+	meanwhile(t.out, rest+"            ", s, t.told)
 	children := t.below(rev)
 	for i, child := range children {
 		if i == len(children)-1 {
