@@ -178,3 +178,17 @@ func TestMoments(t *testing.T) {
 		}
 	}
 }
+
+func TestATryToComeIsCountedFromNow(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 2, 0, time.UTC)
+	for _, c := range []struct{ state, want string }{
+		{"waits: back-off 20s; next try at 2026-01-02T03:04:20Z", "waits: back-off 20s; next try in 18s"},
+		{"a waits; next try at 2026-01-02T03:04:20Z; b waits; next try at 2026-01-02T03:10:02Z", "a waits; next try in 18s; b waits; next try in 6m"},
+		{"waits: back-off 20s; next try at 2026-01-02T03:04:01Z", "waits: back-off 20s; next try at 2026-01-02T03:04:01Z"},
+		{"is Running on node-1", "is Running on node-1"},
+	} {
+		if got := untilNextTry(c.state, now); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orch/pkg/api"
+	"orch/pkg/cli/printer"
 	"orch/pkg/why"
 )
 
@@ -58,7 +60,7 @@ func newWhy(f *factory) *cobra.Command {
 			case output != "":
 				return fmt.Errorf("--output %q: use json, or none for sentences", output)
 			}
-			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, x.State)
+			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, untilNextTry(x.State, time.Now()))
 			for _, text := range heldFor(ctx, cl, key) {
 				fmt.Fprintf(f.Out, "now           %s\n", text)
 			}
@@ -75,6 +77,20 @@ func newWhy(f *factory) *cobra.Command {
 	c.Flags().BoolVar(&o.All, "all", false, "also what only keeps accounts (counted, observed)")
 	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
 	return c
+}
+
+var nextTry = regexp.MustCompile(`next try at ([0-9T:-]+Z)`)
+
+// untilNextTry says of each time of a next try that is to come how long it is until
+// then: nobody has to compare it with a clock in another zone.
+func untilNextTry(state string, now time.Time) string {
+	return nextTry.ReplaceAllStringFunc(state, func(s string) string {
+		at, err := time.Parse(time.RFC3339, nextTry.FindStringSubmatch(s)[1])
+		if err != nil || !at.After(now) {
+			return s
+		}
+		return "next try in " + printer.Duration(at.Sub(now))
+	})
 }
 
 // tell prints the steps, newest first, and below each what led to it, as far as
