@@ -167,15 +167,16 @@ func (w writer) container(c *v1.Container) *v1.ContainerStatus {
 	}
 	last, ok := w.Memory.Last[c.GetName()]
 	s := &v1.ContainerStatus{Name: c.GetName(), Image: c.GetImage(), State: &v1.ContainerState{}, Started: proto.Bool(false)}
-	if ok && !last.Exited() && (!last.Running() || !w.begun(c, last)) {
-		// Made and not started yet, or not to the end of its hook: until then the life before is what there is.
+	before := w.before(last)
+	if ok && !last.Exited() && (!last.Running() || !w.begun(c, last) || before != nil && w.untold(before)) {
+		// Made and not started yet, or not to the end of its hook, or sooner than the
+		// engine tells how the life before went: until then that is what there is.
 		s.RestartCount = int32(last.Attempt)
 		if err := w.Memory.PostStart[last.ID]; err != nil {
 			s.State.Waiting = &v1.ContainerStateWaiting{Reason: ReasonPostStartHookError, Message: err.Error()}
 			s.LastState = w.lastState(last, old)
 			return s
 		}
-		before := w.before(last)
 		if ok = before != nil; ok {
 			last = *before
 		}
@@ -185,17 +186,13 @@ func (w writer) container(c *v1.Container) *v1.ContainerStatus {
 		s.LastState = old.GetLastState()
 		return s
 	}
-	running := last.Running()
-	if last.Ended && !last.ExitKnown() && !last.Lost && w.Now.Before(last.EndedAt.Add(statusPatience)) {
-		running = true // the engine is about to tell more
-	}
 	s.RestartCount = int32(last.Attempt)
 	s.ContainerId, s.ImageId = w.id(last.ID), w.imageID(last, old)
 	if last.Image != "" {
 		s.Image = last.Image
 	}
 	switch d := decide(w.View, c); {
-	case running:
+	case last.Running() || w.untold(&last):
 		s.State.Running = &v1.ContainerStateRunning{StartedAt: timestamppb.New(last.StartedAt)}
 		h, _ := w.health(c, last)
 		s.Ready, *s.Started = h.Ready && !w.isStep(c), h.Started
@@ -218,12 +215,18 @@ func (w writer) container(c *v1.Container) *v1.ContainerStatus {
 	return s
 }
 
+// untold says that the engine is about to tell how a container ended. Until then it
+// counts as running.
+func (w writer) untold(c *Container) bool {
+	return c.Ended && !c.ExitKnown() && !c.Lost && w.Now.Before(c.EndedAt.Add(statusPatience))
+}
+
 // lastState is how the attempt before ended: as seen, or as reported before it
 // was removed.
 func (w writer) lastState(last Container, old *v1.ContainerStatus) *v1.ContainerState {
 	before := w.before(last)
 	switch {
-	case before != nil && before.Exited() && (before.ExitKnown() || !w.Now.Before(before.EndedAt.Add(statusPatience))):
+	case before != nil && before.Exited() && !w.untold(before):
 		return &v1.ContainerState{Terminated: w.terminated(*before)}
 	case old.GetContainerId() != "" && old.GetContainerId() != w.id(last.ID) && old.GetState().GetTerminated() != nil:
 		return &v1.ContainerState{Terminated: old.GetState().GetTerminated()}

@@ -99,6 +99,11 @@ func TestStatus(t *testing.T) {
 			[]string{"Running", "app: running, ready", "Ready=True"},
 		},
 		{
+			"also when the next life has begun, so that no story begins before the one it follows",
+			view(newPod(), sandbox(), app(attempt(1)), app(ended)),
+			[]string{"Running", "app: running, ready", "Ready=True"},
+		},
+		{
 			"but not for long",
 			view(newPod(), sandbox(), app(ended, func(c *Container) { c.EndedAt = now.Add(-2 * s) })),
 			[]string{"Running", "app: ContainerStatusUnknown 137", unready},
