@@ -30,6 +30,9 @@ const (
 type report struct {
 	status *v1.PodStatus
 	ledger string // the annotation of terminations; "" is none to write
+	// unready are the answers for which containers are not ready. They are in no
+	// status, only in the sentence that tells of one.
+	unready map[string]string
 }
 
 // in says that the pod says so already.
@@ -89,8 +92,8 @@ func newReporter(pods client.Resource[*v1.Pod], uid string, key api.Key, log *sl
 
 // Report makes status the one to write, with the ledger of terminations. pod is what the mirror shows. The write
 // carries ctx's trigger and ends with ctx.
-func (r *reporter) Report(ctx context.Context, pod *v1.Pod, status *v1.PodStatus, ledger string) {
-	wanted := report{status, ledger}
+func (r *reporter) Report(ctx context.Context, pod *v1.Pod, status *v1.PodStatus, ledger string, unready map[string]string) {
+	wanted := report{status, ledger, unready}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	version := pod.GetMetadata().GetResourceVersion()
@@ -155,7 +158,7 @@ func (r *reporter) write() {
 			continue
 		}
 
-		reason, message, fact := lifecycle.Explain(pod, wanted.status, wanted.ledger)
+		reason, message, fact := lifecycle.Explain(pod, wanted.status, wanted.ledger, wanted.unready)
 		// What follows from the version that is replaced, which may be the agent's own.
 		cause := client.WithTrigger(client.WithCause(ctx, reason, "%s", message), max(client.TriggerOf(ctx), pod.GetMetadata().GetResourceVersion()))
 		if fact { // it began here, whatever the pod's version, or with who hurt it

@@ -211,7 +211,7 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 	if v.Pod != nil {
 		w.announce(ctx, v.Pod, plan)
 		w.memory.Status = lifecycle.Status(v)
-		w.reporter.Report(client.WithTrigger(ctx, w.revision), v.Pod, w.memory.Status, lifecycle.Ledger(v))
+		w.reporter.Report(client.WithTrigger(ctx, w.revision), v.Pod, w.memory.Status, lifecycle.Ledger(v), lifecycle.Unready(v))
 	}
 	wake = math.MaxInt64
 	for _, t := range []time.Time{plan.Wake, lifecycle.StatusDue(v)} {

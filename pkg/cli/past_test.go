@@ -192,3 +192,30 @@ func TestATryToComeIsCountedFromNow(t *testing.T) {
 		}
 	}
 }
+
+func TestWhyNamesWhatIsWaitedForNow(t *testing.T) {
+	s := begin(t)
+	s.ok("apply", "-f", s.file(web))
+	s.pods()
+	p, err := client.For[*v1.Pod](s.client).Get(t.Context(), "default", "crashing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*v1.Event{
+		{Metadata: &v1.ObjectMeta{Name: "asked", Namespace: "default"}, Reason: "Unhealthy", Message: "Readiness probe failed: statuscode: 503\n"},
+		{Metadata: &v1.ObjectMeta{Name: "other", Namespace: "default"}, Reason: "BackOff", Message: "Back-off"},
+	} {
+		e.Type, e.InvolvedObject = "Warning", &v1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "crashing", Uid: p.GetMetadata().GetUid()}
+		if _, err := client.For[*v1.Event](s.client).Create(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := "Readiness probe failed: statuscode: 503 (0s ago)"
+	story := strings.ReplaceAll(s.ok("why", "deployment/web"), "1s ago", "0s ago")
+	contains(t, story, "now           pod/crashing is Running on node-1; container app restarted 4×; container app waits: CrashLoopBackOff: "+answer, "now           pod/pending is Pending on node-1\n")
+	if strings.Contains(story, "now           pod/ready") || strings.Contains(story, "pod/killed") {
+		t.Errorf("it names who is ready, or has ended:\n%s", story)
+	}
+	contains(t, strings.ReplaceAll(s.ok("why", "pod/crashing"), "1s ago", "0s ago"), "now           "+answer)
+	contains(t, s.ok("why", "deployment/web", "-o", "json"), `"now": [`, "pod/pending is Pending on node-1")
+}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"regexp"
@@ -12,7 +13,9 @@ import (
 
 	"orch/pkg/api"
 	"orch/pkg/cli/printer"
+	"orch/pkg/client"
 	"orch/pkg/why"
+	v1 "orch/proto/v1"
 )
 
 func newWhy(f *factory) *cobra.Command {
@@ -53,15 +56,19 @@ func newWhy(f *factory) *cobra.Command {
 					return err
 				}
 			}
-			x := why.Explain(key, history, log, o)
+			x, now := why.Explain(key, history, log, o), present(ctx, cl, key)
 			switch {
 			case output == "json":
-				return printJSON(f, x)
+				return printJSON(f, struct {
+					why.Explanation
+					// Now is what it waits for at this moment.
+					Now []string `json:"now,omitempty"`
+				}{x, now})
 			case output != "":
 				return fmt.Errorf("--output %q: use json, or none for sentences", output)
 			}
 			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, untilNextTry(x.State, time.Now()))
-			for _, text := range heldFor(ctx, cl, key) {
+			for _, text := range now {
 				fmt.Fprintf(f.Out, "now           %s\n", text)
 			}
 			if tree {
@@ -77,6 +84,69 @@ func newWhy(f *factory) *cobra.Command {
 	c.Flags().BoolVar(&o.All, "all", false, "also what only keeps accounts (counted, observed)")
 	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
 	return c
+}
+
+// maxWaiting is how many pods that are not ready are named.
+const maxWaiting = 3
+
+// present are sentences about what an object waits for at this moment, as far as no
+// step of its own tells: what paused controllers hold, the last bad answer of a pod's
+// probes, and the pods that a Deployment or ReplicaSet is not whole without. Who may
+// not know hears nothing.
+func present(ctx context.Context, c *client.Client, key why.Key) []string {
+	lines := heldFor(ctx, c, key)
+	o, err := client.ForKind(c, api.KindByName(key.Kind)).Get(ctx, key.Namespace, key.Name)
+	if err != nil {
+		return lines
+	}
+	var pods *v1.LabelSelector
+	switch o := o.(type) {
+	case *v1.Pod:
+		if answer := badAnswer(ctx, c, o); answer != "" {
+			lines = append(lines, answer)
+		}
+	case *v1.Deployment:
+		pods = o.GetSpec().GetSelector()
+	case *v1.ReplicaSet:
+		pods = o.GetSpec().GetSelector()
+	}
+	selector, err := api.SelectorOf(pods)
+	if pods == nil || err != nil {
+		return lines
+	}
+	list, err := client.For[*v1.Pod](c).List(ctx, client.ListOptions{Namespace: key.Namespace, LabelSelector: selector.String()})
+	if err != nil {
+		return lines
+	}
+	waiting := slices.DeleteFunc(list.Items, func(p *v1.Pod) bool { return api.IsPodReady(p) || !api.IsPodActive(p) })
+	for _, p := range waiting[:min(len(waiting), maxWaiting)] {
+		text := fmt.Sprintf("pod/%s %s", p.GetMetadata().GetName(), untilNextTry(why.PodState(p), time.Now()))
+		if answer := badAnswer(ctx, c, p); answer != "" {
+			text += ": " + answer
+		}
+		lines = append(lines, text)
+	}
+	if more := len(waiting) - maxWaiting; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %s more wait", api.Count(more, "pod")))
+	}
+	return lines
+}
+
+// badAnswer is what the probes of a pod that runs and is not ready were told last;
+// "" where there is nothing.
+func badAnswer(ctx context.Context, c *client.Client, p *v1.Pod) string {
+	if p.GetStatus().GetPhase() != api.PodRunning || api.IsPodReady(p) {
+		return ""
+	}
+	list, err := client.For[*v1.Event](c).List(ctx, client.ListOptions{
+		Namespace: p.GetMetadata().GetNamespace(), FieldSelector: "reason=Unhealthy,involvedObject.uid=" + p.GetMetadata().GetUid(),
+	})
+	if err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	sortEvents(list.Items)
+	last := list.Items[len(list.Items)-1]
+	return fmt.Sprintf("%s (%s ago)", strings.TrimSpace(last.GetMessage()), printer.Age(printer.EventTime(last), time.Now()))
 }
 
 var nextTry = regexp.MustCompile(`next try at ([0-9T:-]+Z)`)

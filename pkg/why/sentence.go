@@ -89,7 +89,7 @@ func state(e *v1.LogEntry) string {
 	var s string
 	switch o := api.Unwrap(e.GetObject()).(type) {
 	case *v1.Pod:
-		s = podState(o)
+		s = PodState(o)
 	case *v1.Deployment:
 		st := o.GetStatus()
 		s = fmt.Sprintf("has %d of %d replicas available, %d of the newest template", st.GetAvailableReplicas(), o.GetSpec().GetReplicas(), st.GetUpdatedReplicas())
@@ -110,8 +110,8 @@ func state(e *v1.LogEntry) string {
 	return s
 }
 
-// podState names what a pod waits for, or what it does.
-func podState(p *v1.Pod) string {
+// PodState names what a pod waits for, or what it does.
+func PodState(p *v1.Pod) string {
 	s := "is " + p.GetStatus().GetPhase()
 	if node := p.GetSpec().GetNodeName(); node != "" {
 		s += " on " + node

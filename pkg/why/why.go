@@ -99,8 +99,10 @@ func Explain(key Key, history []*v1.LogEntry, log Log, o Options) Explanation {
 		if e.GetTime().AsTime().Before(o.Since) {
 			break
 		}
-		// The newest count is why the numbers are as they are.
-		counts := i == len(history)-1 && strings.HasSuffix(e.GetCause().GetReason(), "Counted")
+		// The newest count is why the numbers are as they are; others tell when there
+		// was less than is wanted, and when there was enough again.
+		counts := strings.HasSuffix(e.GetCause().GetReason(), "Counted") &&
+			(i == len(history)-1 || i > 0 && whole(e) != whole(history[i-1]))
 		if quiet[e.GetCause().GetReason()] && !o.All && !counts {
 			continue
 		}
@@ -111,6 +113,18 @@ func Explain(key Key, history []*v1.LogEntry, log Log, o Options) Explanation {
 		x.Steps = append(x.Steps, Step{Text: fmt.Sprintf("the log no longer tells what was before revision %d", oldest.GetRevision()), Origin: Compacted})
 	}
 	return x
+}
+
+// whole says that a Deployment or ReplicaSet has what it wants.
+func whole(e *v1.LogEntry) bool {
+	switch o := api.Unwrap(e.GetObject()).(type) {
+	case *v1.Deployment:
+		s, wanted := o.GetStatus(), o.GetSpec().GetReplicas()
+		return s.GetReplicas() == wanted && s.GetUpdatedReplicas() == wanted && s.GetAvailableReplicas() == wanted
+	case *v1.ReplicaSet:
+		return o.GetStatus().GetReplicas() == o.GetSpec().GetReplicas() && o.GetStatus().GetReadyReplicas() == o.GetSpec().GetReplicas()
+	}
+	return false
 }
 
 // Chain is one entry with all that led to it.

@@ -1,6 +1,7 @@
 package why_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,31 @@ was created by user admin: applied with orchctl [user]
 `
 	if diff := cmp.Diff(want, lines(x)); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+}
+
+// A Deployment's story has each time that it had less than it wants, and each that
+// it had enough again, but no count in between.
+func TestADeploymentTellsItsDips(t *testing.T) {
+	counted := func(rev int64, replicas, available int32) *v1.LogEntry {
+		d := deployment(replicas, "web:1")
+		d.Status = &v1.DeploymentStatus{Replicas: replicas, UpdatedReplicas: replicas, AvailableReplicas: available}
+		return entry(rev, d, rev-1, "deployment-controller", "StatusCounted", fmt.Sprintf("%d of %d are available", available, replicas), 0)
+	}
+	history := []*v1.LogEntry{
+		entry(1, deployment(3, "web:1"), 0, "admin", "Applied", "applied", 0),
+		counted(2, 3, 1), counted(3, 3, 2), counted(4, 3, 3), counted(5, 3, 2), counted(6, 3, 1), counted(7, 3, 3), counted(8, 3, 3),
+	}
+	log := why.Log{}
+	for _, e := range history {
+		log[e.GetRevision()] = e
+	}
+	var told []int64
+	for _, s := range why.Explain(why.Key{Kind: "Deployment", Namespace: "default", Name: "web"}, history, log, why.Options{}).Steps {
+		told = append(told, s.Revision)
+	}
+	if diff := cmp.Diff([]int64{8, 7, 5, 4, 1}, told); diff != "" {
+		t.Errorf("revisions told (-want +got):\n%s", diff)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 // Explain says in one word and one sentence what was observed that makes the
 // status (and with it the ledger) differ from what the pod says: the cause of
 // the write. It is a fact where nothing that was written before made it
-// necessary: a container ended by itself, or was killed from outside.
-func Explain(before *v1.Pod, after *v1.PodStatus, ledger string) (reason, message string, fact bool) {
+// necessary: a container ended by itself, or was killed from outside. unready are the
+// answers for which containers are not ready, by name.
+func Explain(before *v1.Pod, after *v1.PodStatus, ledger string, unready map[string]string) (reason, message string, fact bool) {
 	old := map[string]*v1.ContainerStatus{}
 	for _, c := range api.AllStatuses(before.GetStatus()) {
 		old[c.GetName()] = c
@@ -22,6 +23,9 @@ func Explain(before *v1.Pod, after *v1.PodStatus, ledger string) (reason, messag
 	for _, c := range api.AllStatuses(after) {
 		limit := api.FindContainer(before.GetSpec(), c.GetName()).GetResources().GetLimits()[api.ResourceMemory]
 		if reason, message, fact = explainContainer(old[c.GetName()], c, known, limit); reason != "" {
+			if answer := unready[c.GetName()]; reason == "ContainerUnready" && answer != "" {
+				message += ": " + answer
+			}
 			return reason, message, fact
 		}
 	}

@@ -304,6 +304,10 @@ func TestExplain(t *testing.T) {
 			"ContainerExited", "container app was stopped (the pod is being deleted) and exited with code 0", false,
 		},
 		{"an end and a start seen together", running, view(newPod(), sandbox(), app(attempt(1)), app(exited(1, time.Second, 0))), nil, "ContainerStarted", "container app exited with code 1 and was started again", true},
+		{
+			"an answer that was not the one that is wanted", running, view(newPod(probed), sandbox(), app()).healthy(probe.Health{Started: true, Unready: "Readiness probe failed: 503"}), nil,
+			"ContainerUnready", "container app is no longer ready: Readiness probe failed: 503", true,
+		},
 		{"a wait", running, view(newPod(), sandbox()), nil, "ContainerCreating", "container app is waiting: ContainerCreating", false},
 	}
 	for _, test := range tests {
@@ -315,7 +319,7 @@ func TestExplain(t *testing.T) {
 			if test.ledger != nil {
 				ledger = api.Terminations{"app": {*test.ledger}}.String()
 			}
-			reason, message, fact := Explain(pod, Status(test.after.with()), ledger)
+			reason, message, fact := Explain(pod, Status(test.after.with()), ledger, Unready(test.after))
 			if reason != test.reason || message != test.message || fact != test.fact {
 				t.Errorf("got %s: %s (%v); want %s: %s (%v)", reason, message, fact, test.reason, test.message, test.fact)
 			}

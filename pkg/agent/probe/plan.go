@@ -9,6 +9,7 @@
 package probe
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -32,6 +33,8 @@ type Health struct {
 	// last answer. Both are empty while there is none.
 	Failed  Kind
 	Message string
+	// Unready is the answer for which it is not ready; empty while none was believed.
+	Unready string
 }
 
 // Fresh is the health of a container that has just been started.
@@ -102,8 +105,10 @@ func (t *tally) add(p *v1.Probe, good bool) (believed bool) {
 // after is the health of a container when an answer is believed.
 func (h Health) after(c *v1.Container, kind Kind, good bool, message string) Health {
 	switch {
+	case kind == Readiness && good:
+		h.Ready, h.Unready = true, ""
 	case kind == Readiness:
-		h.Ready = good
+		h.Ready, h.Unready = false, cmp.Or(h.Unready, message)
 	case !good:
 		h.Failed, h.Message = kind, message
 	case kind == Startup:
