@@ -79,7 +79,7 @@ func explainContainer(was, is *v1.ContainerStatus, known api.Terminations, limit
 		}
 		return waiting.GetReason(), message, false
 	case is.GetReady() && !was.GetReady():
-		return "ContainerReady", fmt.Sprintf("container %s is ready", name), true
+		return "ContainerReady", fmt.Sprintf("container %s is ready", name), false // it follows from its start, or from when it was not
 	case was.GetReady() && !is.GetReady():
 		return "ContainerUnready", fmt.Sprintf("container %s is no longer ready", name), true
 	}

@@ -308,6 +308,11 @@ func TestExplain(t *testing.T) {
 			"an answer that was not the one that is wanted", running, view(newPod(probed), sandbox(), app()).healthy(probe.Health{Started: true, Unready: "Readiness probe failed: 503"}), nil,
 			"ContainerUnready", "container app is no longer ready: Readiness probe failed: 503", true,
 		},
+		{
+			"an answer after which it is ready follows from what was before", Status(view(newPod(probed), sandbox(), app()).with()),
+			view(newPod(probed), sandbox(), app()).healthy(probe.Health{Started: true, Ready: true}), nil,
+			"ContainerReady", "container app is ready", false,
+		},
 		{"a wait", running, view(newPod(), sandbox()), nil, "ContainerCreating", "container app is waiting: ContainerCreating", false},
 	}
 	for _, test := range tests {
