@@ -89,11 +89,10 @@ func (s *Server) apply(ctx context.Context, o api.Object, doc []byte, applied st
 	}
 	api.Put(&next.GetMetadata().Annotations, api.AnnotationLastApplied, applied)
 	n := next.GetMetadata()
-	n.Namespace, n.Uid, n.ResourceVersion = m.GetNamespace(), m.GetUid(), m.GetResourceVersion()
-	if err := preconditions(k, old, n.GetUid(), n.GetResourceVersion()); err != nil {
-		return store.Entry{}, "", err
+	n.Namespace, n.Uid, n.ResourceVersion = m.GetNamespace(), m.GetUid(), old.Revision
+	if v := m.GetResourceVersion(); v != 0 && v != old.Revision {
+		return store.Entry{}, "", api.Conflict(k, m.GetName(), modified)
 	}
-	n.ResourceVersion = old.Revision
 	e, err := s.update(ctx, next, s.admitUpdate(ctx), c, dryRun)
 	result := configured
 	if bytes.Equal(e.Value, old.Value) {

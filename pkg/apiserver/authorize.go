@@ -76,9 +76,7 @@ func (s *Server) policy(ctx context.Context) (*authz.Policy, error) {
 // authorize refuses what the caller may not do.
 func (s *Server) authorize(ctx context.Context, r authz.Request) error {
 	c := callerOf(ctx)
-	if n := noteOf(ctx); n != nil {
-		n.request = r
-	}
+	noteOf(ctx).request = r
 	if c.trusted {
 		return nil
 	}
@@ -89,9 +87,7 @@ func (s *Server) authorize(ctx context.Context, r authz.Request) error {
 	case !allowed:
 		return r.Refusal(c.User, why)
 	}
-	if n := noteOf(ctx); n != nil {
-		n.allowedBy = why
-	}
+	noteOf(ctx).allowedBy = why
 	return nil
 }
 

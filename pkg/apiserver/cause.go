@@ -53,27 +53,15 @@ type note struct {
 
 type noteKey struct{}
 
-// noteOf returns the note of a request; nil where there is none, which takes
-// remarks as well.
+// noteOf returns the note of a request; where there is none, one that nobody will
+// read.
 func noteOf(ctx context.Context) *note {
-	n, _ := ctx.Value(noteKey{}).(*note)
-	return n
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		return n
+	}
+	return &note{}
 }
 
 func (n *note) object(k *api.Kind, namespace, name string) {
-	if n != nil {
-		n.kind, n.namespace, n.name = k, namespace, name
-	}
-}
-
-func (n *note) wrote(e store.Entry) {
-	if n != nil {
-		n.entry = e
-	}
-}
-
-func (n *note) dry(run bool) {
-	if n != nil {
-		n.dryRun = run
-	}
+	n.kind, n.namespace, n.name = k, namespace, name
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -15,7 +16,7 @@ import (
 
 // caller is who is at the other end of a connection.
 //
-// Concurrency: read by all requests of the connection; the timer is made before
+// Concurrency: shared by all requests of the connection; the timer is made before
 // the first of them.
 type caller struct {
 	credentials.CommonAuthInfo
@@ -27,6 +28,9 @@ type caller struct {
 	inner bool
 	// issued is when the certificate was made that the connection was opened with.
 	issued time.Time
+	// believed is one more than Server.revocations was when this user was last looked
+	// up and not found to be revoked.
+	believed atomic.Int64
 	// expiry closes the connection when the certificate ends that it was opened
 	// with, or the one that was given for it since; nil for a connection without.
 	expiry *time.Timer

@@ -49,7 +49,7 @@ func (s *Server) write(ctx context.Context, verb string, k *api.Kind, key api.Ke
 		e, err = do(false)
 		return answer(e, err)
 	}
-	noteOf(ctx).dry(true)
+	noteOf(ctx).dryRun = true
 	var old store.Entry
 	if verb != "create" {
 		r, err := s.current(ctx, k, key.Namespace, key.Name)
@@ -68,7 +68,7 @@ func (s *Server) write(ctx context.Context, verb string, k *api.Kind, key api.Ke
 	if !visit.Pass(held, s.now()) {
 		return nil, api.Errorf(api.ErrHeld, "controller %s is paused", visit.Controller())
 	}
-	noteOf(ctx).dry(false)
+	noteOf(ctx).dryRun = false
 	if e, err = do(false); err == nil && !e.Deleted {
 		held.After = wire(e)
 	}
@@ -200,7 +200,7 @@ func (c *controllers) set(ctx context.Context, r *v1.PauseRequest) error {
 	cause := causeOf(ctx, r.GetCause(), verb)
 	cause.Message = cmp.Or(cause.Message, message)
 	// The request is about the controller; that it writes a ConfigMap is no news.
-	ctx = context.WithValue(ctx, noteKey{}, (*note)(nil))
+	ctx = context.WithValue(ctx, noteKey{}, &note{})
 	next := &v1.ConfigMap{Metadata: &v1.ObjectMeta{Namespace: api.NamespaceSystem, Name: pausedName}}
 	old, err := c.s.current(ctx, kindConfigMap, api.NamespaceSystem, pausedName)
 	switch {

@@ -20,7 +20,7 @@ func (s *Server) Delete(ctx context.Context, r *v1.DeleteRequest) (*v1.Object, e
 	if err != nil {
 		return nil, err
 	}
-	noteOf(ctx).dry(r.GetDryRun())
+	noteOf(ctx).dryRun = r.GetDryRun()
 	remove, verb, sub := s.remove, "delete", ""
 	if r.GetEvict() {
 		remove, verb, sub = s.evict, "create", "eviction"
@@ -43,11 +43,8 @@ func (s *Server) Delete(ctx context.Context, r *v1.DeleteRequest) (*v1.Object, e
 
 func (s *Server) remove(ctx context.Context, k *api.Kind, key api.Key, r *v1.DeleteRequest) (store.Entry, error) {
 	for {
-		old, err := s.current(ctx, k, key.Namespace, key.Name)
+		old, err := s.meantBy(ctx, k, key, r.GetUid(), r.GetResourceVersion())
 		if err != nil {
-			return store.Entry{}, err
-		}
-		if err := preconditions(k, old, r.GetUid(), r.GetResourceVersion()); err != nil {
 			return store.Entry{}, err
 		}
 		next := admission.Delete(old.object, r.GracePeriodSeconds, r.GetPropagationPolicy(), s.now())

@@ -26,11 +26,8 @@ func (s *Server) evict(ctx context.Context, k *api.Kind, key api.Key, r *v1.Dele
 		return store.Entry{}, api.Errorf(api.ErrBadRequest, "%s cannot be evicted, only pods can", k.Resource())
 	}
 	for {
-		old, err := s.current(ctx, k, key.Namespace, key.Name)
+		old, err := s.meantBy(ctx, k, key, r.GetUid(), r.GetResourceVersion())
 		if err != nil {
-			return store.Entry{}, err
-		}
-		if err := preconditions(k, old, r.GetUid(), r.GetResourceVersion()); err != nil {
 			return store.Entry{}, err
 		}
 		pod := old.object.(*v1.Pod)

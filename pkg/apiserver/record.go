@@ -203,15 +203,18 @@ func (s *Server) commit(ctx context.Context, o api.Object, c store.Change) (stor
 	if k == kindNode && (c.Delete || m.GetDeletionTimestamp() != nil) {
 		s.sessions.end(m.GetUid(), errRevoked)
 	}
-	if r, ok := o.(*v1.ConfigMap); ok && !c.Delete && identity.RevokedUser(r) != "" {
-		s.sessions.end(userSession(r.GetData()["user"]), errRevokedUser)
+	if r, ok := o.(*v1.ConfigMap); ok && m.GetNamespace() == api.NamespaceSystem {
+		s.revocations.Add(1)
+		if !c.Delete && identity.RevokedUser(r) != "" {
+			s.sessions.end(userSession(r.GetData()["user"]), errRevokedUser)
+		}
 	}
 	if x, ok := o.(*v1.ChaosExperiment); ok && c.Expect == store.ExpectAbsent && x.GetSpec().GetAttended() {
 		s.expect(api.KeyOf(x))
 	}
 	s.followPauses(o, e.Revision, c.Delete)
 	s.policies.wrote(k, e.Revision)
-	noteOf(ctx).wrote(e)
+	noteOf(ctx).entry = e
 	return e, nil
 }
 

@@ -65,9 +65,7 @@ func (s *Server) secure(ctx context.Context, o, old api.Object) error {
 	if why := policy.Warn.Violates("would violate", meta, spec); why != "" {
 		noteOf(ctx).warn(why)
 	}
-	if n := noteOf(ctx); n != nil {
-		n.audit = policy.Audit.Violates("would violate", meta, spec)
-	}
+	noteOf(ctx).audit = policy.Audit.Violates("would violate", meta, spec)
 	return nil
 }
 
@@ -102,9 +100,6 @@ const warningKey = "orch-warning-bin"
 
 // warn keeps sentences that the client is to hear beside its answer, each once.
 func (n *note) warn(texts ...string) {
-	if n == nil {
-		return
-	}
 	for _, text := range texts {
 		if !slices.Contains(n.warnings, text) {
 			n.warnings = append(n.warnings, text)

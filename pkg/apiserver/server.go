@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,10 @@ const (
 	// maxStreams is how many requests one connection may have open, watches
 	// included.
 	maxStreams = 1024
+	// streamWorkers is how many goroutines wait for requests, so that not each
+	// request has to grow a stack of its own: as many as write at once in a busy
+	// cluster.
+	streamWorkers = 64
 	// graceOfStop is how long requests may take to end when the server stops.
 	graceOfStop = 5 * time.Second
 )
@@ -141,10 +146,12 @@ type Server struct {
 	leases    leases
 	gossip    *v1.Gossip // may be nil
 	policies  policies
-	gate      *gate.Gate
-	audit     slog.Handler
-	broken    brokenWatches
-	attended  attendance
+	// revocations counts the writes that may have revoked a user.
+	revocations atomic.Int64
+	gate        *gate.Gate
+	audit       slog.Handler
+	broken      brokenWatches
+	attended    attendance
 
 	running context.Context //nolint:containedctx // ends when the server begins to stop; it ends watches
 	end     context.CancelFunc
@@ -215,6 +222,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.Creds(transport{tls}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),

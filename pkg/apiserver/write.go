@@ -62,7 +62,7 @@ func (s *Server) replace(ctx context.Context, r *v1.UpdateRequest, sub string, h
 func (s *Server) authorizeWrite(ctx context.Context, verb, sub string, o api.Object, dryRun bool) error {
 	k, m := api.KindOf(o), o.GetMetadata()
 	noteOf(ctx).object(k, m.GetNamespace(), m.GetName())
-	noteOf(ctx).dry(dryRun)
+	noteOf(ctx).dryRun = dryRun
 	return s.authorize(ctx, on(verb, k, sub, m.GetNamespace(), m.GetName()))
 }
 
@@ -153,11 +153,8 @@ func (s *Server) update(ctx context.Context, o api.Object, how admit, c store.Ca
 		defer s.hold(m.GetName())()
 	}
 	for {
-		old, err := s.current(ctx, k, m.GetNamespace(), m.GetName())
+		old, err := s.meantBy(ctx, k, api.KeyOf(o), uid, want)
 		if err != nil {
-			return store.Entry{}, err
-		}
-		if err := preconditions(k, old, uid, want); err != nil {
 			return store.Entry{}, err
 		}
 		next, err := how(o, old.object, s.now())
@@ -185,16 +182,20 @@ func (s *Server) update(ctx context.Context, o api.Object, how admit, c store.Ca
 	}
 }
 
-// preconditions says whether the object is still the one that the client means.
-func preconditions(k *api.Kind, old record, uid string, version int64) error {
-	m := old.object.GetMetadata()
-	if uid != "" && uid != m.GetUid() {
-		return api.Conflict(k, m.GetName(), "Precondition failed: UID in precondition: "+uid+", UID in object meta: "+m.GetUid())
+// meantBy is current for a write: the object must still be the one that the client
+// means, by uid and version as far as it names them.
+func (s *Server) meantBy(ctx context.Context, k *api.Kind, key api.Key, uid string, version int64) (record, error) {
+	old, err := s.current(ctx, k, key.Namespace, key.Name)
+	if err != nil {
+		return record{}, err
+	}
+	if has := old.object.GetMetadata().GetUid(); uid != "" && uid != has {
+		return record{}, api.Conflict(k, key.Name, "Precondition failed: UID in precondition: "+uid+", UID in object meta: "+has)
 	}
 	if version != 0 && version != old.Revision {
-		return api.Conflict(k, m.GetName(), modified)
+		return record{}, api.Conflict(k, key.Name, modified)
 	}
-	return nil
+	return old, nil
 }
 
 // admitNamespace says whether new objects may be made in a namespace. The
