@@ -55,16 +55,19 @@ func newUp(f *factory) *cobra.Command {
 					return err
 				}
 			}
+			cl, err := local.New(home, name, f.Err)
+			if err != nil {
+				return err
+			}
+			if !c.Flags().Changed("runtime") {
+				o.Runtime = cl.Runtime()
+			}
 			if o.Runtime == local.Docker {
 				rt, _, err := local.OpenRuntime(c.Context(), local.Docker)
 				if err != nil {
 					return fmt.Errorf("no Docker engine answers (%w): start one ('sudo systemctl start docker', or 'sudo dockerd &'), check with 'docker info' that you may use it, or try Orch with simulated containers: orchctl up --runtime=fake", err)
 				}
 				rt.Close()
-			}
-			cl, err := local.New(home, name, f.Err)
-			if err != nil {
-				return err
 			}
 			what := "cluster"
 			if _, err := os.Stat(cl.Dir()); err == nil {
@@ -80,7 +83,7 @@ func newUp(f *factory) *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "orch", "name of the cluster and of its context")
 	c.Flags().IntVar(&o.Nodes, "nodes", local.DefaultNodes, "how many node agents to run; a cluster that exists keeps those that it has")
-	c.Flags().StringVar(&o.Runtime, "runtime", local.Docker, "docker, or fake for simulated containers")
+	c.Flags().StringVar(&o.Runtime, "runtime", local.Docker, "docker, or fake for simulated containers; a cluster that exists keeps its own")
 	c.Flags().StringVar(&o.Network, "network", local.Docker, "docker for the engine's own network of pods, or native for the one that reaches across machines (Linux, root)")
 	c.Flags().StringVar(&cpu, "node-cpu", "", "cpu of each node (default: the machine's, divided by the number of nodes)")
 	c.Flags().StringVar(&memory, "node-memory", "", "memory of each node (default: the machine's, divided by the number of nodes)")

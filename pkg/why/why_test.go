@@ -123,11 +123,11 @@ func TestADeploymentTellsItsDips(t *testing.T) {
 }
 
 func TestWhatTheLogDoesNotTellIsSaid(t *testing.T) {
-	gone := entry(9, pod("web"), 8, "generic-garbage-collector", "OwnerDeleted", "none of its 1 owners exists", 7)
+	gone := entry(9, pod("web"), 8, "generic-garbage-collector", "OwnerDeleted", "its owner ReplicaSet web is gone", 7)
 	gone.Deleted = true
 	log := why.Log{9: gone, 7: {Revision: 7, Kind: "Secret", Withheld: true}}
 	x := why.Explain(why.Key{Kind: "Pod", Namespace: "default", Name: "web"}, []*v1.LogEntry{gone}, log, why.Options{})
-	want := `was deleted because none of its 1 owners exists ← a Secret changed: you may not read it [withheld]
+	want := `was deleted because its owner ReplicaSet web is gone ← a Secret changed: you may not read it [withheld]
 the log no longer tells what was before revision 9 [compacted]
 `
 	if diff := cmp.Diff(want, lines(x)); diff != "" || x.State != "is gone" {

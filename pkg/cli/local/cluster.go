@@ -7,6 +7,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,6 +156,12 @@ func OpenRuntime(ctx context.Context, name string) (container.Runtime, container
 		return nil, info, err
 	}
 	return rt, info, nil
+}
+
+// Runtime is that of the cluster if it exists, and otherwise Docker.
+func (c *Cluster) Runtime() string {
+	st, _ := c.load() // Up tells what is wrong with it
+	return cmp.Or(st.Runtime, Docker)
 }
 
 // Up starts what does not run yet of the cluster and waits until all nodes are

@@ -116,6 +116,9 @@ func TestUpTwiceIsHarmlessAndMoreNodesAreAdded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := other.Runtime(); got != Fake {
+		t.Errorf("the cluster's runtime is %s", got)
+	}
 	if err := other.Up(context.Background(), options(Docker, 2)); err == nil || !strings.Contains(err.Error(), "take it down first") {
 		t.Errorf("up with another runtime: %v", err)
 	}

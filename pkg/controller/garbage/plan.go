@@ -3,6 +3,7 @@ package garbage
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -151,7 +152,18 @@ func collect(s State) Plan {
 	case slices.Contains(m.GetFinalizers(), api.FinalizerForeground):
 		policy = api.PropagationForeground
 	}
-	return Plan{Delete: true, Policy: policy, Reason: "OwnerDeleted", Message: fmt.Sprintf("none of its %d owners exists", len(s.Owners))}
+	return Plan{Delete: true, Policy: policy, Reason: "OwnerDeleted", Message: gone(m.GetOwnerReferences())}
+}
+
+func gone(owners []*v1.OwnerReference) string {
+	var names []string
+	for _, o := range owners {
+		names = append(names, o.GetKind()+" "+o.GetName())
+	}
+	if len(names) == 1 {
+		return "its owner " + names[0] + " is gone"
+	}
+	return "its owners " + strings.Join(names, ", ") + " are gone"
 }
 
 func nameOf(o api.Object) string {
