@@ -82,13 +82,9 @@ func makeReport(ctx context.Context, c *client.Client, namespace, name string) (
 	if err != nil {
 		return nil, err
 	}
-	var before []api.Object
-	for _, kind := range invariant.Kinds {
-		l, err := client.ForKind(c, api.KindByName(kind)).List(ctx, client.ListOptions{At: start})
-		if err != nil {
-			return nil, err
-		}
-		before = append(before, l.Items...)
+	before, err := invariant.Before(ctx, c, start)
+	if err != nil {
+		return nil, err
 	}
 	r := report.Make(x, before, entries, time.Now())
 	if !reachesBack {

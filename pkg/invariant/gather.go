@@ -24,8 +24,12 @@ func (c *Checker) Read(ctx context.Context, cl *client.Client, r *v1.HistoryRequ
 		if first == 0 {
 			first = e.GetRevision()
 			if c.entries == 0 && first > 1 {
-				if err := c.begin(ctx, cl, first-1); err != nil {
+				before, err := Before(ctx, cl, first-1)
+				if err != nil {
 					return first, last, err
+				}
+				for _, o := range before {
+					c.Seed(o)
 				}
 			}
 		}
@@ -35,18 +39,16 @@ func (c *Checker) Read(ctx context.Context, cl *client.Client, r *v1.HistoryRequ
 	return first, last, nil
 }
 
-// begin shows the checker all that there was at a revision.
-func (c *Checker) begin(ctx context.Context, cl *client.Client, at int64) error {
+// Before is all that there was of [Kinds] at a revision, as [Checker.Seed] wants it.
+func Before(ctx context.Context, cl *client.Client, at int64) (all []api.Object, err error) {
 	for _, kind := range Kinds {
 		l, err := client.ForKind(cl, api.KindByName(kind)).List(ctx, client.ListOptions{At: at})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, o := range l.Items {
-			c.Seed(o)
-		}
+		all = append(all, l.Items...)
 	}
-	return nil
+	return all, nil
 }
 
 // Look asks for all pods, and each node's agent for what its engine has. Those

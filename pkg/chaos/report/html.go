@@ -142,7 +142,7 @@ func (i *Injection) bars(x func(time.Time) float64, end time.Time) (bars []bar) 
 	if s, ok := i.Steps["ready"]; ok {
 		back, text = i.Injected.Add(time.Duration(s*float64(time.Second))), "ready again after "+Seconds(s)
 	}
-	if i.Noticed {
+	if i.Recovered || i.Note == notAgain {
 		bars = append(bars, bar{from, max(2, x(back)-from), 10, 8, "recovering", i.Fault + " of " + i.Target + ": " + text})
 	}
 	return append(bars, bar{from, max(3, x(healed)-from), 3, 7, "broken", fmt.Sprintf("round %d: %s of %s", i.Round, i.Fault, i.Target)})

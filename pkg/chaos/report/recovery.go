@@ -19,6 +19,8 @@ type recovery struct {
 	workload *workload         // nil: none of the namespace
 	owner    string            // uid of what makes the pod anew
 	pod      string            // uid; "" where it is a node
+	name     string            // "pod/web-1"
+	well     bool              // it was ready when it was hit; always, where it is no pod
 	node     string            // its name, where it is one
 	lives    map[string]string // the containers' ids when it was hit
 	times    map[Step]time.Time
@@ -26,12 +28,21 @@ type recovery struct {
 	gone     bool      // another pod has to take its place
 	follower string    // uid of that one
 	done     bool
+	taken    bool // others ended it, or what took its place, before that was ready
 }
 
 // over says that it is back, or that nothing told of the fault in time: what comes
 // later has other reasons.
 func (c *recovery) over(now time.Time) bool {
 	return c.done || !c.noticed() && now.After(c.of.told)
+}
+
+// anew forgets how it began to come back: that is in vain, and another pod has to.
+func (c *recovery) anew() {
+	c.follower = ""
+	for _, s := range []Step{"decide", "schedule", "pull", "start"} {
+		delete(c.times, s)
+	}
 }
 
 func (c *recovery) noticed() bool { return !c.times["detect"].IsZero() }
@@ -94,25 +105,29 @@ func (t *tracker) begin(now time.Time) {
 		if s.GetPodUid() != "" {
 			t.hit(x, t.pods[s.GetPodUid()])
 		} else if s.GetNodeName() != "" {
-			t.recoveries = append(t.recoveries, &recovery{of: x, node: s.GetNodeName(), times: map[Step]time.Time{}})
+			t.recoveries = append(t.recoveries, &recovery{of: x, node: s.GetNodeName(), well: true, times: map[Step]time.Time{}})
 			for _, p := range t.pods {
-				if p.GetSpec().GetNodeName() == s.GetNodeName() {
+				if p.GetSpec().GetNodeName() == s.GetNodeName() && well(p) {
 					t.hit(x, p)
 				}
 			}
 		} else if x.Fault == api.FaultCrashAPIServer {
-			t.recoveries = append(t.recoveries, &recovery{of: x, back: s.GetUntil().AsTime(), times: map[Step]time.Time{}})
+			t.recoveries = append(t.recoveries, &recovery{of: x, back: s.GetUntil().AsTime(), well: true, times: map[Step]time.Time{}})
 		}
 		return true
 	})
 }
 
-// hit begins the recovery of a pod, if it is one that was well.
+// hit begins the recovery of a pod, if it is one that lives.
 func (t *tracker) hit(x *Injection, p *v1.Pod) {
-	if p == nil || !well(p) {
+	if p == nil || !api.IsPodActive(p) {
 		return
 	}
-	c := &recovery{of: x, workload: t.ownerOf(p), pod: p.GetMetadata().GetUid(), owner: api.ControllerOf(p).GetUid(), lives: map[string]string{}, times: map[Step]time.Time{}}
+	m := p.GetMetadata()
+	c := &recovery{
+		of: x, workload: t.ownerOf(p), pod: m.GetUid(), name: "pod/" + m.GetName(), well: well(p), owner: api.ControllerOf(p).GetUid(),
+		lives: map[string]string{}, times: map[Step]time.Time{},
+	}
 	for _, s := range p.GetStatus().GetContainerStatuses() {
 		c.lives[s.GetName()] = s.GetContainerId()
 	}
@@ -161,22 +176,30 @@ func (t *tracker) see(e *v1.LogEntry, at time.Time) {
 	}
 }
 
-// others says that a write was made for another injection, or, where it is the end of
-// a pod, for a person.
-func (t *tracker) others(x *Injection, e *v1.LogEntry, end bool) bool {
+// whose says whose work a write is.
+type whose int
+
+const (
+	others  whose = iota // of another injection or, where it is the end of a pod, a person
+	nobodys              // the log does not say
+	its                  // of the injection
+)
+
+// whose follows the causes of a write that is, or is not, the end of a pod.
+func (t *tracker) whose(x *Injection, e *v1.LogEntry, end bool) whose {
 	for e != nil {
 		trigger := e.GetCause().GetTrigger()
 		switch {
-		case e.GetKind() == "ChaosInjection":
-			return e.GetName() != x.Name || e.GetNamespace() != t.report.Namespace
-		case trigger <= 0:
-			return end && why.OriginOf(e) == why.User
-		case trigger >= e.GetRevision():
-			return false
+		case e.GetKind() == "ChaosInjection" && e.GetName() == x.Name && e.GetNamespace() == t.report.Namespace:
+			return its
+		case e.GetKind() == "ChaosInjection", trigger <= 0 && end && why.OriginOf(e) == why.User:
+			return others
+		case trigger <= 0, trigger >= e.GetRevision():
+			return nobodys
 		}
 		e = t.log[trigger]
 	}
-	return false
+	return nobodys
 }
 
 func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {
@@ -203,29 +226,52 @@ func (t *tracker) pod(e *v1.LogEntry, p *v1.Pod, at time.Time) {
 	}
 	t.count(was, -1, at)
 	t.count(t.pods[uid], 1, at)
+	end := deleted || !api.IsPodActive(p)
 	for _, c := range t.recoveries {
-		switch {
-		case c.over(at):
-		case c.follower == uid:
-			c.follow(p, deleted, at)
-		case c.pod == uid && !c.gone:
-			if end := deleted || !api.IsPodActive(p); c.noticed() || !t.others(c.of, e, end) {
-				c.look(p, deleted, at)
-			} else {
-				c.done = end // by others, before the fault showed
-			}
-		case fresh && c.gone && c.follower == "" && c.owner == owner && owner != "":
-			c.follower, fresh = uid, false // one takes the place of one
-			c.mark("decide", at)
-			c.follow(p, false, at)
+		if c.over(at) || c.follower != uid && (c.pod != uid || c.gone) {
+			continue
 		}
+		switch by := t.whose(c.of, e, end); {
+		case by == others && end:
+			c.done, c.taken = true, true
+		case c.follower == uid:
+			c.follow(p, end, at)
+		case c.noticed(), by == its, by == nobodys && c.well:
+			c.look(p, end, at)
+		default:
+			c.done = end
+		}
+	}
+	if fresh && owner != "" {
+		t.replace(e, p, owner, at)
+	}
+}
+
+// replace finds what a new pod takes the place of: one takes the place of one that the
+// same owner has to replace, if there is one of that whose end it follows from.
+func (t *tracker) replace(e *v1.LogEntry, p *v1.Pod, owner string, at time.Time) {
+	var of *recovery
+	best := others
+	for _, c := range t.recoveries {
+		if c.over(at) || !c.gone || c.follower != "" || c.owner != owner {
+			continue
+		}
+		if by := t.whose(c.of, e, true); of == nil || by > best {
+			of, best = c, by
+		}
+	}
+	if of != nil {
+		of.follower = p.GetMetadata().GetUid()
+		of.mark("decide", at)
+		of.follow(p, false, at)
 	}
 }
 
 // look judges the pod that was hit.
-func (c *recovery) look(p *v1.Pod, deleted bool, at time.Time) {
-	if deleted || !api.IsPodActive(p) {
+func (c *recovery) look(p *v1.Pod, end bool, at time.Time) {
+	if end {
 		c.mark("detect", at)
+		c.anew()
 		c.gone = true
 		c.done = c.owner == "" // nobody makes it anew
 		return
@@ -253,12 +299,9 @@ func (c *recovery) look(p *v1.Pod, deleted bool, at time.Time) {
 }
 
 // follow judges the pod that takes the place.
-func (c *recovery) follow(p *v1.Pod, deleted bool, at time.Time) {
-	if deleted || !api.IsPodActive(p) {
-		c.follower = "" // and another one has to
-		for _, s := range []Step{"decide", "schedule", "pull", "start"} {
-			delete(c.times, s)
-		}
+func (c *recovery) follow(p *v1.Pod, end bool, at time.Time) {
+	if end {
+		c.anew()
 		return
 	}
 	if p.GetSpec().GetNodeName() != "" {
@@ -273,23 +316,31 @@ func (c *recovery) follow(p *v1.Pod, deleted bool, at time.Time) {
 	}
 }
 
+// notAgain is the note of an injection whose work is not made good.
+const notAgain = "not ready again"
+
 // finish brings the recoveries of each injection together: noticed with the first,
 // every other step with the last. That a node comes back counts where it had no
 // pods: else what counts is that they are back.
 func (t *tracker) finish() {
-	open, pods := map[*Injection]bool{}, map[*Injection]bool{}
+	pods := map[*Injection]bool{}
 	noticed := slices.DeleteFunc(t.recoveries, func(c *recovery) bool {
 		ok := c.noticed() || !c.back.IsZero() && c.done // else it was not hit
 		pods[c.of] = pods[c.of] || ok && c.pod != ""
 		return !ok
 	})
 	for _, c := range noticed {
-		if c.node != "" && pods[c.of] {
-			c.times["ready"] = c.of.Injected // where there were pods, they count
-		}
-		c.of.Noticed = true
-		if _, ready := c.times["ready"]; !ready {
-			open[c.of] = true
+		_, ready := c.times["ready"]
+		switch c.of.Noticed = true; {
+		case c.node != "" && pods[c.of]:
+			delete(c.times, "ready") // where there were pods, they count
+		case ready || c.of.Note == notAgain:
+		case c.taken:
+			c.of.Note = c.name + " was ended by others before it was ready again"
+		case !c.well:
+			c.of.Note = c.name + " was not ready when it was hit"
+		default:
+			c.of.Note = notAgain
 		}
 		for step, at := range c.times {
 			s := max(0, at.Sub(c.of.Injected).Seconds())
@@ -299,9 +350,14 @@ func (t *tracker) finish() {
 		}
 	}
 	for _, i := range t.report.Injections {
-		i.Recovered = i.Noticed && !open[i]
-		if open[i] {
+		if i.Recovered = i.Noticed && i.Note == ""; i.Note == notAgain {
 			delete(i.Steps, "ready")
+		}
+		switch {
+		case i.Phase == api.ChaosFailed:
+			i.Note = "failed: " + i.Message
+		case !i.Injected.IsZero() && !i.Noticed:
+			i.Note = "nothing in the log tells of it"
 		}
 	}
 	t.report.Workloads = slices.DeleteFunc(t.report.Workloads, func(w *Workload) bool { return w.Wanted == 0 })
@@ -398,6 +454,6 @@ func (t *tracker) measure(now time.Time) (counts bool) {
 // owes says that something which was hit is not ready again.
 func (t *tracker) owes(w *workload) bool {
 	return slices.ContainsFunc(t.recoveries, func(c *recovery) bool {
-		return c.workload == w && !c.over(t.measured) && (w.ready < w.wanted || !c.noticed())
+		return c.workload == w && c.well && !c.over(t.measured) && (w.ready < w.wanted || !c.noticed())
 	})
 }

@@ -63,9 +63,10 @@ type Injection struct {
 	// that have not happened, are missing.
 	Steps map[Step]float64 `json:"steps"`
 	// Noticed says that the log tells of the fault at all; Recovered, that all it
-	// hit was ready again.
-	Noticed   bool `json:"noticed"`
-	Recovered bool `json:"recovered"`
+	// hit was ready again; Note, what there is to say where it was not.
+	Noticed   bool   `json:"noticed"`
+	Recovered bool   `json:"recovered"`
+	Note      string `json:"note,omitempty"`
 }
 
 // Step is one of a recovery.

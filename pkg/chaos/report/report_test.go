@@ -312,6 +312,103 @@ func TestWhatHasAnotherCauseIsNotTheFaults(t *testing.T) {
 	}
 }
 
+// A recovery that somebody else cuts short ends there: what comes then is not its work.
+func TestWhatOthersReplaceIsNotTheFaultsRecovery(t *testing.T) {
+	other := injection("rain-1", "KillPod", "", "a", 1, 3000, 3000)
+	other.Spec.Experiment = "rain"
+	for name, tt := range map[string]struct {
+		actor   string
+		trigger int64
+	}{"a person deletes it": {"admin", 0}, "another injection kills it": {"chaos-controller", 102}} {
+		b := &book{}
+		b.at(1000, agent1, "Injected", "", injection("storm-1", "PauseContainer", "node-1", "a", 1, 1000, 9000))
+		b.at(1001, "chaos-controller", "Injected", "", other)
+		b.at(2000, agent1, "ContainerUnready", "", pod("a", "node-1", 0, unready))
+		b.at(3500, tt.actor, "Deleted", "", pod("a", "node-1", 0, unready, ending))
+		b.entries[3].Cause.Trigger = tt.trigger
+		b.at(3510, "replicaset-controller", "SuccessfulCreate", "", pod("c", "", 0, created))
+		b.at(4000, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
+		i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+		if diff := cmp.Diff(map[Step]float64{"detect": 1}, i.Steps); diff != "" || i.Recovered || i.Note != "pod/a was ended by others before it was ready again" {
+			t.Errorf("%s: note %q, recovered %v (-want +got):\n%s", name, i.Note, i.Recovered, diff)
+		}
+	}
+}
+
+// Of a pod that was not ready when it was hit, what counts is what the log ascribes to
+// that injection.
+func TestAPodThatWasNotReadyIsFollowedByTheLogsCauses(t *testing.T) {
+	b := &book{}
+	b.at(500, agent1, "ContainerExited", "", pod("a", "node-1", 0, unready))
+	b.at(1000, "chaos-controller", "Injected", "", injection("storm-1", "KillPod", "", "a", 1, 1000, 1000))
+	b.at(1001, agent1, "ContainerStarted", "by itself", pod("a", "node-1", 1, unready))
+	b.at(1100, "chaos-controller", "ChaosKill", "", pod("a", "node-1", 1, unready, ending))
+	b.entries[3].Cause.Trigger = 102
+	b.at(1200, "replicaset-controller", "SuccessfulCreate", "", pod("c", "", 0, created))
+	b.entries[4].Cause.Trigger = 104
+	b.at(1300, "default-scheduler", "Scheduled", "", pod("c", "node-2", 0, bound))
+	b.at(2000, "system:node:node-2", "ContainerStarted", "", pod("c", "node-2", 0, unready))
+	i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+	if diff := cmp.Diff(map[Step]float64{"detect": 0.1, "decide": 0.2, "schedule": 0.3, "start": 1}, i.Steps); diff != "" || i.Recovered || i.Note != "pod/a was not ready when it was hit" {
+		t.Errorf("note %q (-want +got):\n%s", i.Note, diff)
+	}
+	b.at(2500, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
+	if i = Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Steps["ready"] != 1.5 || !i.Recovered || i.Note != "" {
+		t.Errorf("%+v", i)
+	}
+}
+
+// Of several pods that are missing, each is replaced by the one that follows from its
+// end.
+func TestAReplacementIsThatOfTheEndThatItFollowsFrom(t *testing.T) {
+	b := &book{}
+	for _, name := range []string{"a", "b"} {
+		b.at(1000, "chaos-controller", "Injected", "", injection("storm-"+name, "KillPod", "", name, 1, 1000, 1000))
+	}
+	for n, name := range []string{"a", "b"} {
+		b.at(1100+n, "chaos-controller", "ChaosKill", "", pod(name, "node-1", 0, ending))
+		b.entries[2+n].Cause.Trigger = int64(101 + n)
+	}
+	for n, name := range []string{"d", "c"} { // d for b, c for a
+		b.at(2000+1000*n, "replicaset-controller", "SuccessfulCreate", "", pod(name, "", 0, created))
+		b.entries[4+n].Cause.Trigger = int64(104 - n)
+	}
+	r := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour))
+	if a, b := r.Injections[0].Steps["decide"], r.Injections[1].Steps["decide"]; a != 2 || b != 1 {
+		t.Errorf("a is replaced after %v, b after %v; want 2 and 1", a, b)
+	}
+}
+
+// A container that was started again, of a pod that is then replaced all the same, was
+// not the recovery.
+func TestARestartBeforeAReplacementIsNotAStep(t *testing.T) {
+	b := &book{}
+	b.at(1000, agent1, "Injected", "", injection("storm-1", "KillContainer", "node-1", "a", 1, 1000, 1000))
+	b.at(1300, agent1, "ContainerStarted", "", pod("a", "node-1", 1, unready))
+	b.at(2000, "taint-eviction-controller", "TaintEviction", "", pod("a", "node-1", 1, unready, ending))
+	b.entries[2].Cause.Trigger = api.TriggerClock
+	b.at(2100, "replicaset-controller", "SuccessfulCreate", "", pod("c", "", 0, created))
+	b.at(2200, "default-scheduler", "Scheduled", "", pod("c", "node-2", 0, bound))
+	b.at(3000, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
+	i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+	for s, v := range i.Steps {
+		i.Steps[s] = float64(int64(v*1000+0.5)) / 1000
+	}
+	if diff := cmp.Diff(map[Step]float64{"detect": 0.3, "decide": 1.1, "schedule": 1.2, "start": 2, "ready": 2}, i.Steps); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAnInjectionThatLeavesNoTraceSaysSo(t *testing.T) {
+	b := &book{}
+	b.at(1000, agent1, "Injected", "", injection("storm-1", "StressCPU", "node-1", "a", 1, 1000, 9000))
+	r := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour))
+	var out bytes.Buffer
+	if err := r.Text(&out); err != nil || !strings.Contains(out.String(), "nothing in the log tells of it") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 func TestAnExperimentThatHasNotBegun(t *testing.T) {
 	r := Make(&v1.ChaosExperiment{Metadata: &v1.ObjectMeta{Name: "storm"}}, nil, nil, began)
 	var out bytes.Buffer

@@ -48,11 +48,8 @@ func (r *Report) Text(w io.Writer) error {
 			at = "+" + Seconds(i.Injected.Sub(r.Start).Seconds())
 		}
 		fmt.Fprintf(&b, "%-5d %8s  %-30s%s", i.Round, at, shorten(i.Target, nameWidth), steps(i.Steps))
-		switch {
-		case i.Phase == "Failed":
-			b.WriteString("\n       failed: " + i.Message)
-		case i.Noticed && !i.Recovered:
-			b.WriteString("\n       not ready again")
+		if i.Note != "" {
+			b.WriteString("\n       " + i.Note)
 		}
 		b.WriteString("\n")
 	}

@@ -75,14 +75,12 @@ type Options struct {
 
 // Controller is the shell around the plan.
 type Controller struct {
-	c           *client.Client
-	m           Mirrors
-	experiments *informer.Informer[*v1.ChaosExperiment]
-	injections  *informer.Informer[*v1.ChaosInjection]
-	server      Server
-	probe       func(*v1.ChaosProbe) Prober
-	loop        *reconcile.Loop
-	injecting   *reconcile.Loop
+	c         *client.Client
+	m         Mirrors
+	server    Server
+	probe     func(*v1.ChaosProbe) Prober
+	loop      *reconcile.Loop
+	injecting *reconcile.Loop
 
 	mu      sync.Mutex      // guards what follows
 	ctx     context.Context //nolint:containedctx // that of Run, for the probes
@@ -102,18 +100,17 @@ type probes struct {
 func New(c *client.Client, m Mirrors, o Options) *Controller {
 	c = c.As(Name)
 	r := &Controller{c: c, m: m, server: o.Server, probe: o.Probe, probes: map[string]*probes{}}
-	r.experiments, r.injections = m.Experiments, m.Injections
 	r.loop = reconcile.New(Name, r.reconcile, reconcile.Options{
-		Mirrors: []reconcile.Mirror{r.experiments, r.injections, m.Pods, m.Nodes, m.Deployments, m.Sets}, Logger: o.Logger,
+		Mirrors: []reconcile.Mirror{r.m.Experiments, r.m.Injections, m.Pods, m.Nodes, m.Deployments, m.Sets}, Logger: o.Logger,
 	})
-	r.injecting = reconcile.New(Name+"/inject", r.inject, reconcile.Options{Mirrors: []reconcile.Mirror{r.injections}, Logger: o.Logger})
-	r.injections.AddIndex(byExperiment, func(i *v1.ChaosInjection) []string { return []string{api.ControllerOf(i).GetUid()} })
-	r.experiments.AddIndex(byNamespace, func(x *v1.ChaosExperiment) []string { return []string{x.GetMetadata().GetNamespace()} })
+	r.injecting = reconcile.New(Name+"/inject", r.inject, reconcile.Options{Mirrors: []reconcile.Mirror{r.m.Injections}, Logger: o.Logger})
+	r.m.Injections.AddIndex(byExperiment, func(i *v1.ChaosInjection) []string { return []string{api.ControllerOf(i).GetUid()} })
+	r.m.Experiments.AddIndex(byNamespace, func(x *v1.ChaosExperiment) []string { return []string{x.GetMetadata().GetNamespace()} })
 	m.Pods.AddIndex(byNamespace, func(p *v1.Pod) []string { return []string{p.GetMetadata().GetNamespace()} })
-	r.experiments.OnChange(func(c informer.Change[*v1.ChaosExperiment]) {
+	r.m.Experiments.OnChange(func(c informer.Change[*v1.ChaosExperiment]) {
 		r.loop.Enqueue(api.KeyOf(cmp.Or(c.New, c.Old)), c.Revision)
 	})
-	r.injections.OnChange(func(c informer.Change[*v1.ChaosInjection]) {
+	r.m.Injections.OnChange(func(c informer.Change[*v1.ChaosInjection]) {
 		i := cmp.Or(c.New, c.Old)
 		r.injecting.Enqueue(api.KeyOf(i), c.Revision)
 		if owner := api.ControllerOf(i); owner != nil {
@@ -136,7 +133,7 @@ func New(c *client.Client, m Mirrors, o Options) *Controller {
 // concerns enqueues the running experiments of an object's namespace that an object
 // concerns.
 func (r *Controller) concerns(o api.Object, revision int64, concerned func(*v1.ChaosExperimentSpec) bool) {
-	for _, x := range r.experiments.ByIndex(byNamespace, o.GetMetadata().GetNamespace()) {
+	for _, x := range r.m.Experiments.ByIndex(byNamespace, o.GetMetadata().GetNamespace()) {
 		if !IsOver(x) && concerned(x.GetSpec()) {
 			r.loop.Enqueue(api.KeyOf(x), revision)
 		}
@@ -162,14 +159,14 @@ func (r *Controller) Run(ctx context.Context) error {
 }
 
 func (r *Controller) reconcile(ctx context.Context, key api.Key) (reconcile.Result, error) {
-	x, ok := r.experiments.Get(key)
+	x, ok := r.m.Experiments.Get(key)
 	if !ok {
 		return reconcile.Result{}, nil
 	}
 	s := State{
-		Experiment: x, Injections: r.injections.ByIndex(byExperiment, x.GetMetadata().GetUid()),
+		Experiment: x, Injections: r.m.Injections.ByIndex(byExperiment, x.GetMetadata().GetUid()),
 		Pods: r.m.Pods.ByIndex(byNamespace, key.Namespace), Nodes: r.m.Nodes.List(),
-		Revision: r.experiments.Revision(), Now: time.Now(),
+		Revision: r.m.Experiments.Revision(), Now: time.Now(),
 	}
 	asked := r.probesOf(x)
 	var err error
@@ -257,21 +254,18 @@ func (r *Controller) carryOut(ctx context.Context, x *v1.ChaosExperiment, plan P
 func (r *Controller) unsteady(ctx context.Context, x *v1.ChaosExperiment, asked *probes) (string, error) {
 	for n, st := range x.GetSpec().GetSteadyState() {
 		if want := st.GetReadyReplicas(); want != nil {
-			var is interface{ GetReadyReplicas() int32 }
-			var err error
-			if want.GetKind() == "ReplicaSet" {
-				var set *v1.ReplicaSet
-				set, err = client.For[*v1.ReplicaSet](r.c).Get(ctx, x.GetMetadata().GetNamespace(), want.GetName())
-				is = set.GetStatus()
-			} else {
-				var d *v1.Deployment
-				d, err = client.For[*v1.Deployment](r.c).Get(ctx, x.GetMetadata().GetNamespace(), want.GetName())
-				is = d.GetStatus()
-			}
+			o, err := client.ForKind(r.c, api.KindByName(want.GetKind())).Get(ctx, x.GetMetadata().GetNamespace(), want.GetName())
 			if err != nil && !errors.Is(err, api.ErrNotFound) {
 				return "", err
 			}
-			if ready := is.GetReadyReplicas(); ready < want.GetAtLeast() {
+			var ready int32
+			switch o := o.(type) {
+			case *v1.ReplicaSet:
+				ready = o.GetStatus().GetReadyReplicas()
+			case *v1.Deployment:
+				ready = o.GetStatus().GetReadyReplicas()
+			}
+			if ready < want.GetAtLeast() {
 				return fmt.Sprintf("%s %s has %d ready replicas, at least %d must be", want.GetKind(), want.GetName(), ready, want.GetAtLeast()), nil
 			}
 		}

@@ -26,7 +26,7 @@ type Server interface {
 
 // inject carries out an injection that concerns no node, and heals it.
 func (r *Controller) inject(ctx context.Context, key api.Key) (reconcile.Result, error) {
-	i, ok := r.injections.Get(key)
+	i, ok := r.m.Injections.Get(key)
 	r.breakWatches()
 	if !ok || i.GetSpec().GetNodeName() != "" || api.IsInjectionOver(i) {
 		return reconcile.Result{}, nil
@@ -63,7 +63,7 @@ func (r *Controller) breakWatches() {
 		return
 	}
 	var active []*v1.ChaosInjection
-	for _, i := range r.injections.List() {
+	for _, i := range r.m.Injections.List() {
 		switch i.GetSpec().GetFault().GetType() {
 		case api.FaultDropWatches, api.FaultDelayWatches:
 			if i.GetStatus().GetPhase() == api.ChaosInjected && !i.GetSpec().GetHeal() && time.Now().Before(i.GetSpec().GetUntil().AsTime()) {
