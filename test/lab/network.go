@@ -8,11 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"orch/pkg/container"
 )
 
 // fault is what happens to the packets that go from one machine to another.
@@ -122,16 +121,5 @@ func (m *Machine) inside(f func() error) error {
 		return err
 	}
 	defer space.Close()
-	done := make(chan error, 1)
-	go func() {
-		// The thread would stay there too: it ends with its goroutine, which does
-		// not unlock it.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	return container.InNetwork(space, f)
 }

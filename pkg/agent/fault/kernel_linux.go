@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ func kernelCan() (can abilities) {
 	}
 	_, err := os.Stat("/sys/fs/cgroup")
 	can.stress = err == nil
-	_ = onThread(func() error {
+	_ = container.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -39,43 +38,14 @@ func kernelCan() (can abilities) {
 	return can
 }
 
-// onThread calls f on a thread that is never used again, so that f may change what
-// belongs to a thread, and its children inherit.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		done <- f()
-	}()
-	return <-done
-}
-
 // inNetwork calls f in the network of a sandbox.
 func inNetwork(c lifecycle.Container, f func() error) error {
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.PID))
-	if os.IsNotExist(err) {
-		return errNoNetwork
-	} else if err != nil {
-		return err
-	}
-	defer namespace.Close()
-	// After the opening: a number that is used again between the two is noticed.
-	if _, err := container.Cgroups(c.ID, c.PID); err != nil {
-		return fmt.Errorf("%w: %w", errNoNetwork, err)
-	}
-	there, err := namespace.Stat()
+	namespace, err := container.Network(c.ID, c.PID)
 	if err != nil {
 		return err
 	}
-	if here, err := os.Stat("/proc/self/ns/net"); err != nil || os.SameFile(here, there) {
-		return fmt.Errorf("the sandbox is in the machine's own network: %w", err)
-	}
-	return onThread(func() error {
-		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			return os.NewSyscallError("setns", err)
-		}
-		return f()
-	})
+	defer namespace.Close()
+	return container.InNetwork(namespace, f)
 }
 
 // output runs a command, and returns what it prints.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"orch/pkg/api"
+	"orch/pkg/container"
 	v1 "orch/proto/v1"
 )
 
@@ -186,14 +187,11 @@ func (k *Keeper) healNetwork(i *v1.ChaosInjection) error {
 		}
 		return nil
 	})
-	if errors.Is(err, errNoNetwork) {
+	if errors.Is(err, container.ErrNotFound) {
 		return nil
 	}
 	return err
 }
-
-// errNoNetwork says that a sandbox has none any more.
-var errNoNetwork = errors.New("the sandbox's process is gone")
 
 func iptables(args ...string) (string, error) {
 	return output("iptables", append([]string{"--wait", "5"}, args...)...)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -136,23 +135,11 @@ func disconnect(id string) {
 // connect makes a cable from the bridge to a sandbox. That the sandbox can be
 // seen as connected is the last step.
 func (n names) connect(c container.Container, ip netip.Prefix, mtu int, sysctls map[string]string) error {
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.PID))
+	namespace, err := container.Network(c.ID, c.PID)
 	if err != nil {
 		return err
 	}
 	defer namespace.Close()
-	// After the opening: a number that is used again between the two is noticed.
-	cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID))
-	if err != nil || !strings.Contains(string(cgroup), c.ID) {
-		return fmt.Errorf("process %d is not of this sandbox: %w", c.PID, err)
-	}
-	there, err := namespace.Stat()
-	if err != nil {
-		return err
-	}
-	if here, err := os.Stat("/proc/self/ns/net"); err != nil || os.SameFile(here, there) {
-		return fmt.Errorf("the sandbox is in the machine's own network: %w", err)
-	}
 	bridge, err := netlink.LinkByName(n.bridge)
 	if err != nil {
 		return err
@@ -165,7 +152,7 @@ func (n names) connect(c container.Container, ip netip.Prefix, mtu int, sysctls 
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make a cable to bridge %s: %w", n.bridge, err)
 	}
-	err = inside(namespace, func() error { return furnish(ip, sysctls) })
+	err = container.InNetwork(namespace, func() error { return furnish(ip, sysctls) })
 	if err == nil {
 		err = netlink.LinkSetHairpin(veth, true) // to itself by way of a port of the machine
 	}
@@ -203,21 +190,6 @@ func furnish(ip netip.Prefix, sysctls map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// inside calls f in another network namespace. The thread that does it is never
-// used again: it ends with its goroutine.
-func inside(namespace *os.File, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := os.NewSyscallError("setns", unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET))
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 // near tells how far away an address is: this machine's own, and if not, on a
