@@ -21,7 +21,7 @@ func (c *cluster) needs(t *testing.T, typ string) {
 	t.Helper()
 	n := c.untilNode("n1", "True")
 	if !strings.Contains(n.GetMetadata().GetAnnotations()[api.AnnotationChaosFaults], typ) {
-		t.Skipf("the agent cannot do %s here: it is not root, or the kernel lacks something", typ)
+		t.Skipf("the agent cannot do %s here: it is not root, or tc, iptables, netem or the control groups are not there", typ)
 	}
 }
 
@@ -149,9 +149,7 @@ func networkFaults(t *testing.T, name string, r container.Runtime, ready func(*c
 		if answers(p) {
 			t.Error("it answers")
 		}
-		if code, err := c.ask(r, "web", "localhost"); code != 0 || err != nil {
-			t.Errorf("the pod does not reach itself: code %d, %v", code, err)
-		}
+		untilTrue(t, "the pod reaches itself", func() bool { return c.reaches(r, "web", "localhost") })
 		c.heal("cut")
 		c.untilInjection("cut", api.ChaosHealed)
 		untilTrue(t, "it answers", func() bool { return answers(p) })
@@ -162,21 +160,17 @@ func networkFaults(t *testing.T, name string, r container.Runtime, ready func(*c
 		c.start("n1", r)
 		c.needs(t, api.FaultNetworkCut)
 		web, db, other := ready(c, "web"), ready(c, "db"), ready(c, "other")
-		reaches := func(p *v1.Pod) bool {
-			code, err := c.ask(r, "web", p.GetStatus().GetPodIp())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return code == 0
-		}
-		untilTrue(t, "they reach each other", func() bool { return reaches(db) && reaches(other) })
+		untilTrue(t, "they reach each other", func() bool {
+			return c.reaches(r, "web", db.GetStatus().GetPodIp()) && c.reaches(r, "web", other.GetStatus().GetPodIp())
+		})
 		c.inject("cut", &v1.ChaosFault{Type: api.FaultNetworkCut}, web, time.Hour, db.GetStatus().GetPodIp())
 		c.untilInjection("cut", api.ChaosInjected)
-		if reaches(db) || !reaches(other) {
-			t.Errorf("reaches db: %v, other: %v", reaches(db), reaches(other))
+		if c.reaches(r, "web", db.GetStatus().GetPodIp()) {
+			t.Error("it reaches db")
 		}
+		untilTrue(t, "it reaches other", func() bool { return c.reaches(r, "web", other.GetStatus().GetPodIp()) })
 		c.stop()
-		untilTrue(t, "it is healed", func() bool { return reaches(db) })
+		untilTrue(t, "it is healed", func() bool { return c.reaches(r, "web", db.GetStatus().GetPodIp()) })
 	})
 
 	// A ping and its answer have to come through: 0.7 × 0.7 = 0.49 of 2,000. By
@@ -215,6 +209,70 @@ func networkFaults(t *testing.T, name string, r container.Runtime, ready func(*c
 		c.heal("loss")
 		c.untilInjection("loss", api.ChaosHealed)
 		untilTrue(t, "it answers", func() bool { return answers(p) })
+	})
+
+	t.Run("what a pod sends comes later, until it is healed, on network "+name, func(t *testing.T) {
+		c := newCluster(t)
+		c.start("n1", r)
+		c.needs(t, api.FaultNetworkDelay)
+		p := ready(c, "web")
+		untilTrue(t, "it answers", func() bool { return answers(p) })
+		const delay = 300 * time.Millisecond
+		c.inject("delay", &v1.ChaosFault{Type: api.FaultNetworkDelay, DelayMilliseconds: int32(delay.Milliseconds())}, p, time.Hour)
+		c.untilInjection("delay", api.ChaosInjected)
+		for range 10 {
+			began := time.Now()
+			conn, err := net.DialTimeout("tcp", net.JoinHostPort(p.GetStatus().GetPodIp(), "8080"), time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			if took := time.Since(began); took < delay {
+				t.Errorf("the pod accepted a connection after %s, before the delay of %s", took, delay)
+			}
+		}
+		c.heal("delay")
+		c.untilInjection("delay", api.ChaosHealed)
+		c.inject("more", &v1.ChaosFault{Type: api.FaultNetworkDelay, DelayMilliseconds: 60_000}, p, time.Hour)
+		c.untilInjection("more", api.ChaosInjected)
+		if answers(p) {
+			t.Error("it answers within a second")
+		}
+		c.heal("more")
+		c.untilInjection("more", api.ChaosHealed)
+		untilTrue(t, "it answers", func() bool { return answers(p) })
+	})
+
+	t.Run("what a pod sends to some comes later, until the next agent heals it, on network "+name, func(t *testing.T) {
+		c := newCluster(t)
+		crashed := make(chan struct{})
+		c.crash = func(time.Duration) error { close(crashed); return nil }
+		first := c.start("n1", r)
+		c.needs(t, api.FaultNetworkDelay)
+		web, db, other := ready(c, "web"), ready(c, "db"), ready(c, "other")
+		untilTrue(t, "they reach each other", func() bool {
+			return c.reaches(r, "web", db.GetStatus().GetPodIp()) && c.reaches(r, "web", other.GetStatus().GetPodIp())
+		})
+		c.inject("delay", &v1.ChaosFault{Type: api.FaultNetworkDelay, DelayMilliseconds: 60_000}, web, time.Hour, db.GetStatus().GetPodIp())
+		c.untilInjection("delay", api.ChaosInjected)
+		if c.reaches(r, "web", db.GetStatus().GetPodIp()) {
+			t.Error("it reaches db in time")
+		}
+		untilTrue(t, "it reaches other", func() bool { return c.reaches(r, "web", other.GetStatus().GetPodIp()) })
+		c.inject("second", &v1.ChaosFault{Type: api.FaultNetworkDelay, DelayMilliseconds: 1}, web, time.Hour)
+		if got := c.untilInjection("second", api.ChaosFailed).GetStatus().GetMessage(); got == "" {
+			t.Error("a second delay of the pod was refused without a reason")
+		}
+		if c.reaches(r, "web", db.GetStatus().GetPodIp()) {
+			t.Error("the second delay healed the first")
+		}
+		c.inject("crash", &v1.ChaosFault{Type: api.FaultCrashAgent}, nil, time.Hour)
+		<-crashed
+		first.kill()
+		c.heal("delay")
+		c.start("n1", r)
+		c.untilInjection("delay", api.ChaosHealed)
+		untilTrue(t, "they reach each other", func() bool { return c.reaches(r, "web", db.GetStatus().GetPodIp()) })
 	})
 }
 
@@ -268,4 +326,14 @@ func (c *cluster) ask(r container.Runtime, pod, host string) (int, error) {
 		return 1, nil
 	}
 	return code, err
+}
+
+// reaches says whether a pod's container reaches a host in time.
+func (c *cluster) reaches(r container.Runtime, pod, host string) bool {
+	c.t.Helper()
+	code, err := c.ask(r, pod, host)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return code == 0
 }

@@ -67,7 +67,8 @@ const device = "eth0"
 // are found again.
 func delays(i *v1.ChaosInjection) (commands [][]string, err error) {
 	root := handle(i)
-	netem := []string{"netem", "delay", fmt.Sprintf("%dms", i.GetSpec().GetFault().GetDelayMilliseconds())}
+	// What comes later waits there: of its own accord netem drops what is over 1,000.
+	netem := []string{"netem", "limit", "10000", "delay", fmt.Sprintf("%dms", i.GetSpec().GetFault().GetDelayMilliseconds())}
 	tc := func(what string, args ...string) {
 		commands = append(commands, append([]string{what, "add", "dev", device}, args...))
 	}
