@@ -358,16 +358,10 @@ func (a faultPods) Known() int64 { return a.mirror.Revision() }
 
 func (a faultPods) Containers(uid string) []lifecycle.Container { return a.observer.Pod(uid) }
 
-func (a faultPods) Blame(uid string, revision int64, lasts bool) {
-	if w := a.worker(uid); w != nil {
-		w.reporter.Blame(revision, lasts)
-	}
-}
-
-func (a faultPods) Kills(uid, id, by string) {
+func (a faultPods) Kills(uid, id string, by *v1.ChaosInjection) {
 	if w := a.worker(uid); w != nil {
 		w.mu.Lock()
-		w.memory.Killers[id] = by
+		w.killedBy(id, by)
 		w.mu.Unlock()
 	}
 }

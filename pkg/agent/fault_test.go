@@ -297,6 +297,52 @@ func TestAnotherAgentHealsWhatACrashedOneHasBroken(t *testing.T) {
 	})
 }
 
+// What the agent tells of a pod while a fault lasts is that fault's work, also where
+// another agent broke it, and as long as any of several lasts.
+func TestWhatHappensWhileAFaultLastsIsItsWork(t *testing.T) {
+	probed := func(p *v1.Pod) {
+		p.Spec.Containers[0].ReadinessProbe = &v1.Probe{
+			HttpGet: &v1.HTTPGetAction{Port: &v1.IntOrString{Value: &v1.IntOrString_Int{Int: 80}}}, PeriodSeconds: 5, TimeoutSeconds: 1, FailureThreshold: 3,
+		}
+	}
+	unready := func(p *v1.Pod) bool { return !api.IsPodReady(p) }
+	const lost, back = "container app is no longer ready", "container app is ready"
+	for name, then := range map[string]func(c *cluster, restart func()){
+		"of the agent that broke it": func(*cluster, func()) {},
+		"of the agent before": func(c *cluster, restart func()) {
+			c.inject("crash", faultOf(api.FaultCrashAgent), nil, 10*s)
+			restart()
+		},
+		"when another one could not be done": func(c *cluster, _ func()) {
+			f := faultOf(api.FaultPauseContainer)
+			f.Containers = []string{"nobody"}
+			c.inject("nobody", f, c.get("web"), time.Hour)
+			c.untilInjection("nobody", api.ChaosFailed)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+				crashed := make(chan struct{})
+				c.crash = func(time.Duration) error { close(crashed); return nil }
+				first := c.start("n1", engine)
+				c.create(pod("web", probed))
+				asked := c.inject("pause", faultOf(api.FaultPauseContainer), c.until("web", "ready", running), 40*s)
+				c.untilInjection("pause", api.ChaosInjected)
+				then(c, func() { <-crashed; first.kill(); c.start("n1", engine) })
+				c.until("web", "not ready", unready)
+				if !c.blames(asked, lost) {
+					t.Error("the injection is not named as the cause")
+				}
+				c.untilInjection("pause", api.ChaosHealed)
+				c.until("web", "ready again", api.IsPodReady)
+				if c.blames(asked, back) {
+					t.Error("what came after its healing counts as the injection's work")
+				}
+			})
+		})
+	}
+}
+
 func TestAStoppedNodeLosesItsContainersAndNobodyElses(t *testing.T) {
 	bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
 		crashed := make(chan time.Duration, 1)

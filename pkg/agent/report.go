@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -46,11 +47,12 @@ func (r report) in(pod *v1.Pod) bool {
 //
 // Concurrency: all methods may be called from several goroutines.
 type reporter struct {
-	pods  client.Resource[*v1.Pod]
-	uid   string
-	key   api.Key
-	log   *slog.Logger
-	tasks sync.WaitGroup
+	pods    client.Resource[*v1.Pod]
+	lasting func(uid string) int64 // the revision that has the pod hurt now; 0: none
+	uid     string
+	key     api.Key
+	log     *slog.Logger
+	tasks   sync.WaitGroup
 
 	mu      sync.Mutex // protects what follows
 	known   *v1.Pod    // the newest version seen, from the mirror or an answer
@@ -59,35 +61,28 @@ type reporter struct {
 	ctx     context.Context //nolint:containedctx // of the wanted status: its end and its trigger
 	wrote   *report         // as the server took it last
 	writing chan struct{}   // nil: no write under way; closed when all is written
-	// blamed is the revision that has the pod hurt; the next end of a container is its
-	// work, or all that happens as long as it lasts.
-	blamed int64
-	lasts  bool
+	blamed  int64           // the revision whose work the next end of a container is; 0: of none
 }
 
-// Blame makes what happens to the pod the work of a revision; 0: of none.
-func (r *reporter) Blame(revision int64, lasts bool) {
+// Blame makes the next end of a container the work of a revision; 0: of none.
+func (r *reporter) Blame(revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.blamed, r.lasts = revision, lasts
+	r.blamed = revision
 }
 
 // culprit is the revision that a fact is the work of; 0: of none.
-func (r *reporter) culprit(reason string) int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	revision := r.blamed
-	if ended := reason == "ContainerExited" || reason == "ContainerStarted"; !r.lasts {
-		if !ended {
-			return 0
-		}
-		r.blamed = 0
+func (r *reporter) culprit(reason string) (revision int64) {
+	if reason == "ContainerExited" || reason == "ContainerStarted" {
+		r.mu.Lock()
+		revision, r.blamed = r.blamed, 0
+		r.mu.Unlock()
 	}
-	return revision
+	return cmp.Or(revision, r.lasting(r.uid))
 }
 
-func newReporter(pods client.Resource[*v1.Pod], uid string, key api.Key, log *slog.Logger) *reporter {
-	return &reporter{pods: pods, uid: uid, key: key, log: log}
+func newReporter(a *Agent, uid string, key api.Key) *reporter {
+	return &reporter{pods: a.pods, lasting: a.faults.Lasting, uid: uid, key: key, log: a.log}
 }
 
 // Report makes status the one to write, with the ledger of terminations. pod is what the mirror shows. The write

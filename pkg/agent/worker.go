@@ -49,7 +49,7 @@ func newWorker(a *Agent, uid string, key api.Key) *worker {
 		agent: a, uid: uid, key: key,
 		wake:     make(chan struct{}, 1),
 		ending:   make(chan struct{}),
-		reporter: newReporter(a.pods, uid, key, a.log),
+		reporter: newReporter(a, uid, key),
 		memory:   lifecycle.NewMemory(),
 		cancel:   map[string]context.CancelFunc{},
 		told:     map[string]int{},
@@ -174,8 +174,7 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 	}
 	for _, c := range v.Containers {
 		if i := w.agent.faults.StoppedBy(c.EndedAt); i != nil && c.Exited() && w.memory.Killers[c.ID] == "" {
-			w.memory.Killers[c.ID] = "chaosinjection/" + i.GetMetadata().GetName()
-			w.reporter.Blame(i.GetMetadata().GetResourceVersion(), false)
+			w.killedBy(c.ID, i)
 		}
 	}
 	w.memory.Observe(v)
@@ -220,6 +219,16 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 		}
 	}
 	return wake, plan.Done
+}
+
+// killedBy makes the end of a container the work of an injection; nil: of none. The
+// caller holds w.mu.
+func (w *worker) killedBy(id string, i *v1.ChaosInjection) {
+	delete(w.memory.Killers, id)
+	if i != nil {
+		w.memory.Killers[id] = "chaosinjection/" + i.GetMetadata().GetName()
+	}
+	w.reporter.Blame(i.GetMetadata().GetResourceVersion())
 }
 
 // forgetHooks ends hooks of containers that do not run any more.

@@ -25,8 +25,12 @@ func (k *Keeper) wreck(ctx context.Context, i *v1.ChaosInjection) (what string, 
 	case api.FaultKillContainer:
 		signal := cmp.Or(f.GetSignal(), "SIGKILL")
 		return k.each(i, "was sent "+signal, func(c lifecycle.Container) error {
-			k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, "chaosinjection/"+i.GetMetadata().GetName())
-			return k.o.Runtime.Kill(ctx, c.ID, signal)
+			k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, i) // before, so that what comes of it has its cause
+			err := k.o.Runtime.Kill(ctx, c.ID, signal)
+			if err != nil {
+				k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, nil)
+			}
+			return err
 		})
 	case api.FaultPauseContainer:
 		return k.each(i, "is paused", func(c lifecycle.Container) error { return k.o.Runtime.Pause(ctx, c.ID) })
@@ -53,7 +57,6 @@ var stressed = map[string]string{api.FaultStressCPU: "processor time", api.Fault
 // heal undoes what an injection has broken. It may be called again and again, and
 // where nothing is broken.
 func (k *Keeper) heal(ctx context.Context, i *v1.ChaosInjection) error {
-	k.o.Pods.Blame(i.GetSpec().GetPodUid(), 0, false)
 	switch i.GetSpec().GetFault().GetType() {
 	case api.FaultPauseContainer:
 		var failed []error

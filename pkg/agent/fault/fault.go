@@ -66,11 +66,9 @@ type Pods interface {
 	Known() int64
 	// Containers are those of a pod, its sandboxes among them.
 	Containers(uid string) []lifecycle.Container
-	// Blame makes what happens to a pod from now on, without the agent's doing, the
-	// work of a revision: of the next thing only, unless it lasts. 0 ends that.
-	Blame(uid string, revision int64, lasts bool)
-	// Kills says by whom a container of a pod is about to be killed.
-	Kills(uid, id, by string)
+	// Kills makes the next end of a container of a pod the work of an injection, which
+	// is about to kill it; nil: of none.
+	Kills(uid, id string, by *v1.ChaosInjection)
 	// Halt makes the agent begin nothing more with any pod, and ends what it has
 	// begun; GoOn ends that.
 	Halt()
@@ -92,7 +90,7 @@ type Keeper struct {
 	mu      sync.Mutex // protects what follows
 	offered []string
 	records map[string]Record
-	busy    map[string]bool
+	busy    map[string]Verb
 	retry   map[string]time.Time
 	stress  map[string][]*stressor // by uid of the injection
 	crashed bool
@@ -108,7 +106,7 @@ func New(o Options) *Keeper {
 		o: o, journal: journal(o.Dir), injections: injections,
 		mirror: informer.New(injections, informer.Options{FieldSelector: "spec.nodeName=" + o.Node, Logger: o.Logger}),
 		wake:   make(chan struct{}, 1),
-		busy:   map[string]bool{}, retry: map[string]time.Time{}, stress: map[string][]*stressor{},
+		busy:   map[string]Verb{}, retry: map[string]time.Time{}, stress: map[string][]*stressor{},
 	}
 	records, err := k.journal.Read()
 	if err != nil {
@@ -164,6 +162,21 @@ func (k *Keeper) StoppedBy(ended time.Time) *v1.ChaosInjection {
 		}
 	}
 	return nil
+}
+
+// Lasting is the revision of the newest injection that a pod suffers from now; 0: of
+// none.
+func (k *Keeper) Lasting(uid string) (revision int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.records {
+		i := r.Injection
+		kind, _ := api.FaultKindOf(i.GetSpec().GetFault().GetType())
+		if i.GetSpec().GetPodUid() == uid && kind.Lasts && !api.IsInjectionOver(i) && k.busy[i.GetMetadata().GetUid()] != Heal {
+			revision = max(revision, i.GetMetadata().GetResourceVersion())
+		}
+	}
+	return revision
 }
 
 // Poke makes Run look again.
@@ -266,7 +279,7 @@ func (k *Keeper) step(ctx context.Context, ending bool) time.Duration {
 	actions, wake := Plan(v)
 	for _, a := range actions {
 		uid := a.Injection.GetMetadata().GetUid()
-		k.busy[uid] = true
+		k.busy[uid] = a.Verb
 		k.tasks.Go(func() {
 			err := k.do(ctx, a)
 			k.mu.Lock()
@@ -325,13 +338,10 @@ func (k *Keeper) inject(ctx context.Context, i *v1.ChaosInjection) error {
 	if err := k.enter(i, api.ChaosPending, ""); err != nil {
 		return err
 	}
-	// Told before, so that what comes of it has its cause.
-	k.o.Pods.Blame(i.GetSpec().GetPodUid(), i.GetMetadata().GetResourceVersion(), kind.Lasts)
 	what, err := k.wreck(ctx, i)
 	k.o.Logger.Info("broken on purpose", "fault", i.GetSpec().GetFault().GetType(), "injection", api.KeyOf(i), "target", api.ChaosTarget(i), "what", what, "error", err)
 	switch {
 	case err != nil:
-		k.o.Pods.Blame(i.GetSpec().GetPodUid(), 0, false)
 		return errors.Join(k.heal(ctx, i), k.enter(i, api.ChaosFailed, err.Error()))
 	case kind.Lasts:
 		return k.enter(i, api.ChaosInjected, what)

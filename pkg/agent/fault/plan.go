@@ -58,9 +58,9 @@ type View struct {
 	Synced     bool
 	// Records are the journal's, by uid.
 	Records map[string]Record
-	// Busy are the uids of those about which something is being done; Retry says
-	// when what failed is tried again.
-	Busy  map[string]bool
+	// Busy is what is being done about whom, by uid; Retry says when what failed is
+	// tried again.
+	Busy  map[string]Verb
 	Retry map[string]time.Time
 	// Pod finds a pod of the node. Known is the revision up to which it does, at
 	// least: a pod that is not there may only not be known yet.
@@ -85,7 +85,7 @@ func Plan(v View) (actions []Action, wake time.Time) {
 		here[uid] = true
 		r, known := v.Records[uid]
 		switch {
-		case v.Busy[uid] || p.waits(uid):
+		case v.Busy[uid] != "" || p.waits(uid):
 		case known:
 			p.keep(i, r)
 		default:
@@ -94,7 +94,7 @@ func Plan(v View) (actions []Action, wake time.Time) {
 	}
 	for uid, r := range v.Records {
 		switch {
-		case here[uid] || v.Busy[uid] || p.waits(uid):
+		case here[uid] || v.Busy[uid] != "" || p.waits(uid):
 		case v.Synced:
 			p.keep(nil, r)
 		case !api.IsInjectionOver(r.Injection): // as the API server wanted it last

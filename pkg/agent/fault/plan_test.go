@@ -52,7 +52,7 @@ func young(i *v1.ChaosInjection)    { i.Metadata.CreationTimestamp = timestamppb
 
 func view(changes ...func(*View)) View {
 	v := View{
-		Synced: true, Records: map[string]Record{}, Busy: map[string]bool{}, Retry: map[string]time.Time{},
+		Synced: true, Records: map[string]Record{}, Busy: map[string]Verb{}, Retry: map[string]time.Time{},
 		Pod:     func(string, api.Key) *v1.Pod { return &v1.Pod{Metadata: &v1.ObjectMeta{Uid: "p1"}} },
 		Known:   5,
 		Offered: []string{api.FaultKillContainer, api.FaultPauseContainer, api.FaultCrashAgent, api.FaultStressCPU, api.FaultShiftClock},
@@ -88,7 +88,7 @@ func TestPlan(t *testing.T) {
 		want string
 	}{
 		{"what is new is broken", view(wanted(injection())), "inject"},
-		{"not twice at once", view(wanted(injection()), func(v *View) { v.Busy["u1"] = true }), ""},
+		{"not twice at once", view(wanted(injection()), func(v *View) { v.Busy["u1"] = Inject }), ""},
 		{"nor before its pause after a failure is over", view(wanted(injection()), func(v *View) { v.Retry["u1"] = now.Add(1) }), ""},
 		{"not after its time", view(wanted(injection(over))), "refuse: not done: its time is over"},
 		{"not while the API server cannot stop it", view(wanted(injection()), silent), ""},
