@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -440,6 +442,48 @@ func TestContainerThatSomebodyRemovesComesBack(t *testing.T) {
 		}
 		c.until("web", "restarted", restarted(1))
 		c.expect(engine, "web/POD#0 running", "web/app#1 running")
+	})
+}
+
+// Somebody starts a container with the very labels of one of ours: it is taken away,
+// and for nobody to see it is a life of the pod's.
+func TestAContainerInTheImageOfAnotherIsNoLifeOfIt(t *testing.T) {
+	bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+		c.start("n1", engine)
+		c.create(pod("web"))
+		p := c.until("web", "ready", running)
+		if err := engine.Kill(t.Context(), id(p, "app"), "SIGKILL"); err != nil {
+			t.Fatal(err)
+		}
+		p = c.until("web", "restarted", func(p *v1.Pod) bool { return restarted(1)(p) && running(p) })
+		ours, err := engine.Inspect(t.Context(), id(p, "app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Ids are in no order, and the agent may be asked to look at either first.
+		for range 5 {
+			theirs, err := engine.Create(t.Context(), container.Config{Name: uuid.NewString(), Image: "img:1", Labels: ours.Labels, Sandbox: c.find(engine, "web", lifecycle.SandboxSlot)})
+			if err == nil {
+				synctest.Wait()
+				_, err = engine.Start(t.Context(), theirs)
+			}
+			if err != nil && !errors.Is(err, container.ErrNotFound) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute) // virtual
+		}
+		c.expect(engine, "web/POD#0 running", "web/app#0 exited", "web/app#1 running")
+		for e, err := range c.client.History(t.Context(), &v1.HistoryRequest{Kind: "Pod", Namespace: "default", Name: "web"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.GetRevision() > p.GetMetadata().GetResourceVersion() && e.GetCause().GetReason() != "TerminationRecorded" {
+				t.Errorf("revision %d: %s", e.GetRevision(), e.GetCause().GetMessage())
+			}
+		}
+		if got := id(c.get("web"), "app"); got != ours.ID {
+			t.Errorf("the pod's container is %s, not %s", got, ours.ID)
+		}
 	})
 }
 

@@ -47,7 +47,35 @@ func (o Owner) labels(pod *v1.Pod, kind string, a Action) map[string]string {
 // agents, or one agent that lost an answer, cannot make it twice.
 func containerName(pod *v1.Pod, name string, attempt int) string {
 	m := pod.GetMetadata()
-	return fmt.Sprintf("orch_%s_%s_%s_%s_%d", name, m.GetName(), m.GetNamespace(), m.GetUid(), attempt)
+	return engineName(name, m.GetName(), m.GetNamespace(), m.GetUid(), attempt)
+}
+
+func engineName(name, pod, namespace, uid string, attempt int) string {
+	return fmt.Sprintf("orch_%s_%s_%s_%s_%d", name, pod, namespace, uid, attempt)
+}
+
+// Disown gives those containers that carry the labels of another one, which has the
+// engine's name for them, a name of no spec: what somebody made in its image is taken
+// away, and is no life of it.
+func Disown(list []Container) {
+	type life struct {
+		name    string
+		attempt int
+	}
+	genuine := func(c *Container) bool {
+		return c.Container.Name == engineName(c.Name, c.Labels[LabelPodName], c.Labels[LabelPodNamespace], c.Labels[LabelPodUID], c.Attempt)
+	}
+	lives := map[life]bool{}
+	for i := range list {
+		if c := &list[i]; genuine(c) {
+			lives[life{c.Name, c.Attempt}] = true
+		}
+	}
+	for i := range list {
+		if c := &list[i]; lives[life{c.Name, c.Attempt}] && !genuine(c) {
+			c.Name = fmt.Sprintf("%s (not Orch's: %.12s)", c.Name, c.ID)
+		}
+	}
 }
 
 // SandboxConfig is what the engine is asked for as the pod's sandbox.

@@ -279,6 +279,7 @@ func (o *Observer) Pod(uid string) []lifecycle.Container {
 	for _, e := range o.pods[uid] {
 		list = append(list, e.Container)
 	}
+	lifecycle.Disown(list)
 	slices.SortFunc(list, func(a, b lifecycle.Container) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.ID, b.ID))
 	})
