@@ -207,11 +207,17 @@ func (i *inspection) explain(ctx context.Context, all []*invariant.Violation) ([
 	if err := log.Follow(ctx, i.client, entries); err != nil {
 		return nil, err
 	}
+	for e := range i.checker.Faults() {
+		log[e.GetRevision()] = e
+	}
+	var causes []*why.Step
 	for _, v := range some {
 		if v.Entry != nil {
 			v.Cause = log.Chain(v.Entry)
+			causes = append(causes, v.Cause)
 		}
 	}
+	log.Meanwhile(causes...)
 	return some, nil
 }
 
@@ -254,13 +260,8 @@ func (i *inspection) tell(v *invariant.Violation) {
 		fmt.Fprintln(i.f.Out, "            the log does not tell why")
 		return
 	}
-	for s := v.Cause; s != nil; s = s.Because {
-		if s == v.Cause {
-			fmt.Fprintf(i.f.Out, "  %s  %s (rev %d)\n", clock(s.Time), line(*s), s.Revision)
-		} else if !s.Quiet || s.Because == nil {
-			fmt.Fprintf(i.f.Out, "              ← %s (rev %d)\n", line(*s), s.Revision)
-		}
-	}
+	fmt.Fprintf(i.f.Out, "  %s  %s (rev %d)\n", clock(v.Cause.Time), line(*v.Cause), v.Cause.Revision)
+	because(i.f.Out, *v.Cause, "", map[int64]bool{})
 }
 
 // name is what a rule is broken for. Its namespace stands there where it is not the

@@ -8,6 +8,9 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"orch/pkg/api"
 	"orch/pkg/client"
@@ -71,6 +74,37 @@ func TestInvariants(t *testing.T) {
 	s.fails(1, `--class "all": use safety or promise`, "invariants", "--class", "all")
 	s.fails(1, `--output "yaml": use json`, "invariants", "-o", "yaml")
 	s.fails(1, "--watch prints sentences only", "invariants", "-w", "-o", "json")
+}
+
+// A fault elsewhere is named as orchctl why names it.
+func TestInvariantsNameTheFaultsThatLastedMeanwhile(t *testing.T) {
+	s := begin(t)
+	injections := client.For[*v1.ChaosInjection](s.client)
+	i, err := injections.Create(t.Context(), &v1.ChaosInjection{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "storm-1"},
+		Spec:     &v1.ChaosInjectionSpec{Experiment: "storm", Fault: &v1.ChaosFault{Type: api.FaultCrashAPIServer}, Round: 1, Until: timestamppb.New(time.Now().Add(time.Minute))},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Status = &v1.ChaosInjectionStatus{Phase: api.ChaosInjected, InjectedAt: timestamppb.Now()}
+	if _, err := injections.UpdateStatus(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	budgets, late := client.For[*v1.PodDisruptionBudget](s.client), client.WithTrigger(t.Context(), api.TriggerClock)
+	b, err := budgets.Create(t.Context(), &v1.PodDisruptionBudget{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec:     &v1.PodDisruptionBudgetSpec{MinAvailable: api.ParseIntOrString("1"), Selector: &v1.LabelSelector{}},
+	})
+	for _, healthy := range []int32{1, 0} {
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Status = &v1.PodDisruptionBudgetStatus{DesiredHealthy: 1, CurrentHealthy: healthy}
+		b, err = budgets.UpdateStatus(late, b)
+	}
+	out, errs, _ := s.run("invariants")
+	contains(t, out+errs, "poddisruptionbudget/web has ", "\n              ~ meanwhile chaosinjection/storm-1: round 1 of chaosexperiment/storm: CrashAPIServer of apiserver")
 }
 
 // What was before --since is not told, nor what goes on; that a promise is kept

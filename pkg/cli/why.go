@@ -173,19 +173,25 @@ func tell(w io.Writer, x why.Explanation) {
 			continue
 		}
 		fmt.Fprintf(w, "%s  %s%s (rev %d)\n", clock(s.Time), s.Text, by(s), s.Revision)
-		meanwhile(w, "              ", s, told)
-		for c := s.Because; c != nil && c.Object != x.Object; c = c.Because {
-			if c.Quiet && c.Because != nil {
-				continue
-			}
-			if told[c.Revision] {
-				fmt.Fprintf(w, "              ← see above (rev %d)\n", c.Revision)
-				break
-			}
-			told[c.Revision] = true
-			fmt.Fprintf(w, "              ← %s (rev %d)\n", line(*c), c.Revision)
-			meanwhile(w, "              ", *c, told)
+		because(w, s, x.Object, told)
+	}
+}
+
+// because prints, once each, what led to a step, until that is of the object whose
+// story it is.
+func because(w io.Writer, s why.Step, story string, told map[int64]bool) {
+	meanwhile(w, "              ", s, told)
+	for c := s.Because; c != nil && c.Object != story; c = c.Because {
+		if c.Quiet && c.Because != nil {
+			continue
 		}
+		if told[c.Revision] {
+			fmt.Fprintf(w, "              ← see above (rev %d)\n", c.Revision)
+			break
+		}
+		told[c.Revision] = true
+		fmt.Fprintf(w, "              ← %s (rev %d)\n", line(*c), c.Revision)
+		meanwhile(w, "              ", *c, told)
 	}
 }
 

@@ -2,6 +2,8 @@ package invariant
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 
 	"orch/pkg/api"
 	"orch/pkg/why"
@@ -20,6 +22,7 @@ type Checker struct {
 	over     map[string]bool          // nodes that are over their allocatable
 	sets     map[string]string        // from the uid of a ReplicaSet to that of its Deployment
 	promises map[string]*promise      // by the uid of a Deployment or a budget
+	faults   map[why.Key]*v1.LogEntry // injections
 	all      []*Violation
 	entries  int
 }
@@ -40,7 +43,7 @@ type promise struct {
 func New() *Checker {
 	return &Checker{
 		pods: map[why.Key]*v1.LogEntry{}, nodes: map[string]*v1.Node{}, budgets: map[why.Key]*v1.PodDisruptionBudget{},
-		used: map[string]api.Resources{}, over: map[string]bool{}, sets: map[string]string{}, promises: map[string]*promise{},
+		used: map[string]api.Resources{}, over: map[string]bool{}, sets: map[string]string{}, promises: map[string]*promise{}, faults: map[why.Key]*v1.LogEntry{},
 	}
 }
 
@@ -89,9 +92,15 @@ func (c *Checker) Check(e *v1.LogEntry) []*Violation {
 		c.deployment(e, key, o)
 	case *v1.Pod:
 		c.pod(e, key, o)
+	case *v1.ChaosInjection:
+		c.faults[key] = e
 	}
 	return c.all[found:]
 }
+
+// Faults are the newest entries of the injections that it was shown: what
+// [why.Log.Meanwhile] wants.
+func (c *Checker) Faults() iter.Seq[*v1.LogEntry] { return maps.Values(c.faults) }
 
 func (c *Checker) add(v *Violation) { c.all = append(c.all, v) }
 

@@ -107,18 +107,31 @@ func (l Log) faults(x *Explanation, history []*v1.LogEntry, since time.Time) {
 		return own
 	})
 	for n := range x.Steps {
-		var chain []*Step
-		said := map[string]bool{}
-		for s := &x.Steps[n]; s != nil; s = s.Because {
-			said[s.Object] = true
-			chain = append(chain, s)
-		}
-		for _, s := range slices.Backward(chain) { // nearest to where it began
-			for _, h := range elsewhere {
-				if e := l[s.Revision]; e != nil && !said[h.step.Object] && h.explains(e, s) {
-					said[h.step.Object] = true
-					s.Meanwhile = append(s.Meanwhile, h.step)
-				}
+		l.meanwhile(&x.Steps[n], elsewhere)
+	}
+}
+
+// Meanwhile adds to the links of chains the faults that the log tells of, which
+// lasted meanwhile and which the chain does not name.
+func (l Log) Meanwhile(chains ...*Step) {
+	all := l.hits()
+	for _, s := range chains {
+		l.meanwhile(s, all)
+	}
+}
+
+func (l Log) meanwhile(s *Step, all []hit) {
+	var chain []*Step
+	said := map[string]bool{}
+	for ; s != nil; s = s.Because {
+		said[s.Object] = true
+		chain = append(chain, s)
+	}
+	for _, s := range slices.Backward(chain) { // nearest to where it began
+		for _, h := range all {
+			if e := l[s.Revision]; e != nil && !said[h.step.Object] && h.explains(e, s) {
+				said[h.step.Object] = true
+				s.Meanwhile = append(s.Meanwhile, h.step)
 			}
 		}
 	}

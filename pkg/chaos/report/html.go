@@ -20,6 +20,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"step":    func(of map[Step]float64, s Step) string { return Seconds(of[s]) },
 	"has":     func(of map[Step]float64, s Step) bool { _, ok := of[s]; return ok },
 	"broken":  (*Report).broken,
+	"because": because,
 	"day":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") },
 	"safety":  func(v *invariant.Violation) bool { return v.Class == invariant.Safety },
 }).Parse(pageText))

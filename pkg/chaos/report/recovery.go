@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"orch/pkg/api"
+	"orch/pkg/invariant"
 	"orch/pkg/why"
 	v1 "orch/proto/v1"
 )
@@ -63,7 +64,7 @@ type tracker struct {
 	recoveries []*recovery
 	workloads  map[string]*workload // by uid
 	measured   time.Time
-	log        map[int64]*v1.LogEntry
+	log        why.Log
 }
 
 type workload struct {
@@ -75,7 +76,7 @@ type workload struct {
 func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 	t := &tracker{
 		report: r, pods: map[string]*v1.Pod{}, sets: map[string]*v1.ReplicaSet{},
-		workloads: map[string]*workload{}, measured: r.Start, log: map[int64]*v1.LogEntry{},
+		workloads: map[string]*workload{}, measured: r.Start, log: why.Log{},
 	}
 	r.Injections = injectionsOf(r, entries)
 	for _, x := range r.Injections {
@@ -314,6 +315,21 @@ func (c *recovery) follow(p *v1.Pod, end bool, at time.Time) {
 		c.mark("ready", at)
 		c.done = true
 	}
+}
+
+// blame follows the causes of what was broken, as far as entries of the experiment's
+// time tell them.
+func (t *tracker) blame(all []*invariant.Violation) {
+	var causes []*why.Step
+	for _, v := range all {
+		causes = append(causes, v.Cause)
+		e := t.log[v.Entry.GetCause().GetTrigger()]
+		for s := v.Cause; s.Origin == "" && e != nil; s = s.Because {
+			next := why.Tell(e, t.log[e.GetPrevious()])
+			s.Because, e = &next, t.log[e.GetCause().GetTrigger()]
+		}
+	}
+	t.log.Meanwhile(causes...)
 }
 
 // notAgain is the note of an injection whose work is not made good.

@@ -30,11 +30,13 @@ type Report struct {
 	Phase      string `json:"phase"`
 	Message    string `json:"message,omitempty"`
 	// SoFar says that the experiment runs on.
-	SoFar         bool      `json:"soFar,omitempty"`
-	Start         time.Time `json:"start,omitzero"`
-	End           time.Time `json:"end,omitzero"`
-	StartRevision int64     `json:"startRevision"`
-	EndRevision   int64     `json:"endRevision,omitempty"`
+	SoFar bool      `json:"soFar,omitempty"`
+	Start time.Time `json:"start,omitzero"`
+	End   time.Time `json:"end,omitzero"`
+	// StartRevision and EndRevision are the writes with which it began and ended:
+	// what it broke may be told, and be broken, by later ones.
+	StartRevision int64 `json:"startRevision"`
+	EndRevision   int64 `json:"endRevision,omitempty"`
 	// LogFrom is set where the log no longer reaches back to the start: its oldest
 	// revision.
 	LogFrom    int64                  `json:"logFrom,omitempty"`
@@ -133,7 +135,7 @@ func Make(x *v1.ChaosExperiment, before []api.Object, entries []*v1.LogEntry, no
 	r := &Report{
 		Experiment: m.GetName(), Namespace: m.GetNamespace(), Fault: x.GetSpec().GetFault().GetType(), Seed: x.GetSpec().GetSeed(),
 		Phase: cmp.Or(st.GetPhase(), "Pending"), Message: st.GetMessage(), Start: st.GetStartTime().AsTime(), End: now,
-		StartRevision: st.GetStartRevision(), EndRevision: st.GetEndRevision(), SoFar: st.GetEndTime() == nil,
+		StartRevision: st.GetStartRevision(), SoFar: st.GetEndTime() == nil,
 		Injections: []*Injection{}, Workloads: []*Workload{}, Violations: []*invariant.Violation{},
 	}
 	if !r.SoFar {
@@ -157,12 +159,17 @@ func Make(x *v1.ChaosExperiment, before []api.Object, entries []*v1.LogEntry, no
 		}
 		t.begin(at)
 		t.see(e, at)
+		if o, ok := api.Unwrap(e.GetObject()).(*v1.ChaosExperiment); ok && o.GetMetadata().GetUid() == m.GetUid() && o.GetStatus().GetEndTime() != nil && r.EndRevision == 0 {
+			r.EndRevision = e.GetRevision()
+		}
 	}
 	if r.SoFar || t.measured.Before(r.End) {
 		t.measure(r.End)
 	}
 	t.finish()
+	r.EndRevision = cmp.Or(r.EndRevision, st.GetEndRevision())
 	r.Violations = append(r.Violations, checker.All()...)
+	t.blame(r.Violations)
 	r.Summary = summaries(r.Injections)
 	return r
 }

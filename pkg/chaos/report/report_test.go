@@ -399,6 +399,40 @@ func TestARestartBeforeAReplacementIsNotAStep(t *testing.T) {
 	}
 }
 
+func TestWhatWasBrokenNamesTheInjection(t *testing.T) {
+	b := &book{}
+	b.at(1000, agent1, "ChaosHealed", "is healed", injection("storm-1", "KillContainer", "node-1", "a", 1, 1000, 1000))
+	b.at(1010, agent1, "ContainerExited", "container app was killed", pod("a", "node-1", 0, unready))
+	b.entries[1].Cause.Trigger = 101
+	b.at(1400, agent1, "ContainerReady", "", pod("a", "node-1", 1))
+	b.at(5000, agent1, "ChaosInjected", "", injection("storm-2", "StopNode", "node-1", "", 2, 5000, 9000))
+	b.at(8000, "node-controller", "NodeNotReady", "is silent", node("node-1", "Unknown"))
+	b.entries[4].Cause.Trigger = api.TriggerClock
+	b.at(8001, "node-controller", "NodeNotReady", "is not ready any more", pod("a", "node-1", 1, unready))
+	b.entries[5].Cause.Trigger = 105
+	b.at(9000, agent1, "ContainerReady", "", pod("a", "node-1", 1))
+	x := experiment(20_000)
+	x.Metadata.Uid = "x"
+	b.at(20_000, "chaos-controller", "ChaosCompleted", "", x)
+	b.at(21_000, "admin", "Labelled", "", x)
+	var out bytes.Buffer
+	r := Make(x, before(), b.entries, began.Add(time.Hour))
+	if err := r.Text(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"container app was killed\n             ← chaosinjection/storm-1 ",
+		"is not ready any more\n             ~ meanwhile chaosinjection/storm-2: round 2 of chaosexperiment/storm: StopNode of node/node-1",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want %q in:\n%s", want, out.String())
+		}
+	}
+	if r.EndRevision != 108 {
+		t.Errorf("it ended at revision %d, want 108: that of the write that ended it", r.EndRevision)
+	}
+}
+
 func TestAnInjectionThatLeavesNoTraceSaysSo(t *testing.T) {
 	b := &book{}
 	b.at(1000, agent1, "Injected", "", injection("storm-1", "StressCPU", "node-1", "a", 1, 1000, 9000))

@@ -68,7 +68,7 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	for _, v := range r.Violations {
 		fmt.Fprintf(&b, "  rev %-6d %-7s %s\n", v.Revision, v.Class, r.broken(v))
-		fmt.Fprintf(&b, "             because %s %s\n", v.Cause.Object, v.Cause.Text)
+		fmt.Fprintf(&b, "             because %s\n", because(v, "\n             "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -104,6 +104,21 @@ func (r *Report) broken(v *invariant.Violation) string {
 		lasted = ", for " + Seconds(v.Ended.Sub(v.Time).Seconds())
 	}
 	return v.Object + where + " " + v.Broken + lasted
+}
+
+// because says what broke it, and which injections the log names for that, each behind
+// a separator.
+func because(v *invariant.Violation, separator string) string {
+	text := v.Cause.Object + " " + v.Cause.Text
+	for s := v.Cause; s != nil; s = s.Because {
+		if strings.HasPrefix(s.Object, "chaosinjection/") && !strings.Contains(text, s.Object) {
+			text += separator + "← " + s.Object + " " + s.Text
+		}
+		for _, m := range s.Meanwhile {
+			text += separator + "~ meanwhile " + m.Object + ": " + m.Text
+		}
+	}
+	return text
 }
 
 func steps(of map[Step]float64) string {
