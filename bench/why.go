@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -72,12 +73,16 @@ func running(name string) *v1.Pod {
 	return p
 }
 
-// causes compares writes with a cause and without, to two stores of one disk.
+// causes compares writes with a cause and without, to two stores of one disk. The
+// values are of all sizes from half a pod's to one and a half: of values of one
+// size, either three or four go on a page of the file, and which of the two it is
+// decides more than all else.
 func (b *bench) causes(ctx context.Context, dir string) error {
 	value, err := proto.Marshal(api.Wrap(running("web")))
 	if err != nil {
 		return err
 	}
+	size, values := int64(len(value)), bytes.Repeat(value, 2)
 	full := store.Cause{
 		Actor: "default-scheduler", Reason: "Scheduled", Trigger: 1,
 		Message: "placed on node-2 (score 87: least allocated 62, balanced 98, spread 100); node-1 lacks 200m cpu, node-3 scored 61",
@@ -89,8 +94,9 @@ func (b *bench) causes(ctx context.Context, dir string) error {
 		}
 		var n atomic.Int64
 		return func(ctx context.Context, _ int64) error {
+			i := n.Add(1)
 			_, err := s.Commit(ctx, store.Change{
-				Key: fmt.Sprintf("Pod/default/web-%08d", n.Add(1)), Value: value, Expect: store.ExpectAbsent, Topics: []string{"Pod@node-1"}, Cause: cause,
+				Key: fmt.Sprintf("Pod/default/web-%08d", i), Value: values[:size/2+i*37%64*size/64], Expect: store.ExpectAbsent, Topics: []string{"Pod@node-1"}, Cause: cause,
 			})
 			return err
 		}, s.Close, nil
