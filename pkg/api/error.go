@@ -78,9 +78,15 @@ func Errorf(kind error, format string, args ...any) error {
 	return &StatusError{Reason: kind, Message: fmt.Sprintf(format, args...)}
 }
 
+// about returns an error about one object; the format's first two places are for
+// its resource and name.
+func about(k *Kind, name string, kind error, format string, more ...any) *StatusError {
+	return &StatusError{Reason: kind, Kind: k.Name, Name: name, Message: fmt.Sprintf(format, append([]any{k.Resource(), name}, more...)...)}
+}
+
 // NotFound says that there is no such object: `pods "web" not found`.
 func NotFound(k *Kind, name string) error {
-	return &StatusError{Reason: ErrNotFound, Kind: k.Name, Name: name, Message: fmt.Sprintf("%s %q not found", k.Resource(), name)}
+	return about(k, name, ErrNotFound, "%s %q not found")
 }
 
 // IgnoreNotFound is err, or nil where that says that there is no such object.
@@ -93,23 +99,17 @@ func IgnoreNotFound(err error) error {
 
 // AlreadyExists says that the name is taken.
 func AlreadyExists(k *Kind, name string) error {
-	return &StatusError{Reason: ErrAlreadyExists, Kind: k.Name, Name: name, Message: fmt.Sprintf("%s %q already exists", k.Resource(), name)}
+	return about(k, name, ErrAlreadyExists, "%s %q already exists")
 }
 
 // Conflict says that the object has moved on since it was read.
 func Conflict(k *Kind, name, why string) error {
-	return &StatusError{
-		Reason: ErrConflict, Kind: k.Name, Name: name,
-		Message: fmt.Sprintf("Operation cannot be fulfilled on %s %q: %s", k.Resource(), name, why),
-	}
+	return about(k, name, ErrConflict, "Operation cannot be fulfilled on %s %q: %s", why)
 }
 
 // Forbidden says what the server will not do.
 func Forbidden(k *Kind, name, why string) *StatusError {
-	return &StatusError{
-		Reason: ErrForbidden, Kind: k.Name, Name: name,
-		Message: fmt.Sprintf("%s %q is forbidden: %s", k.Resource(), name, why),
-	}
+	return about(k, name, ErrForbidden, "%s %q is forbidden: %s", why)
 }
 
 // namespaceTerminating is the cause that tells a namespace on its way out from

@@ -130,13 +130,10 @@ func (s *Server) followPauses(o api.Object, revision int64, deleted bool) {
 // bootstrapPauses learns who was paused when the server ended.
 func (s *Server) bootstrapPauses(ctx context.Context) error {
 	r, err := s.current(ctx, kindConfigMap, api.NamespaceSystem, pausedName)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	} else if err != nil {
-		return err
+	if err == nil {
+		s.followPauses(r.object, r.Revision, false)
 	}
-	s.followPauses(r.object, r.Revision, false)
-	return nil
+	return api.IgnoreNotFound(err)
 }
 
 // controllers is the Controllers service.

@@ -64,15 +64,10 @@ func (s *Server) authenticate(ctx context.Context, c *caller) error {
 // believe refuses a certificate of a user that was revoked after it was made.
 func (s *Server) believe(ctx context.Context, user string, issued time.Time) error {
 	r, err := s.current(ctx, kindConfigMap, api.NamespaceSystem, identity.RevocationName(user))
-	switch {
-	case errors.Is(err, api.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	case identity.IsRevoked(r.object.(*v1.ConfigMap), issued):
+	if err == nil && identity.IsRevoked(r.object.(*v1.ConfigMap), issued) {
 		return errRevokedUser
 	}
-	return nil
+	return api.IgnoreNotFound(err)
 }
 
 // Believe is for other listeners of the server's process: it refuses the certificate of
