@@ -15,6 +15,7 @@ import (
 
 	"orch/internal/testdocker"
 	"orch/internal/testimage"
+	"orch/internal/testlog"
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/agent/volume"
 	"orch/pkg/api"
@@ -215,4 +216,5 @@ func killAgents(t *testing.T, engine *testdocker.Engine, image, network string) 
 	if st := p.GetStatus().GetContainerStatuses()[0]; st.GetContainerId() != kept || st.GetRestartCount() != 0 {
 		t.Errorf("a container that ran all the time was touched: %v", st)
 	}
+	testlog.Invariants(t, s.admin, 0, 1)
 }

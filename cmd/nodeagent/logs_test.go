@@ -8,6 +8,7 @@ import (
 
 	"orch/internal/testdocker"
 	"orch/internal/testimage"
+	"orch/internal/testlog"
 	"orch/pkg/api"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
@@ -40,7 +41,7 @@ func TestALogIsStreamedInMemoryThatDoesNotGrow(t *testing.T) {
 			pods := client.For[*v1.Pod](s.admin)
 			if _, err := pods.Create(t.Context(), &v1.Pod{
 				Metadata: &v1.ObjectMeta{Name: name, Namespace: api.NamespaceDefault},
-				Spec: &v1.PodSpec{NodeName: "n1", RestartPolicy: "Never", Containers: []*v1.Container{{
+				Spec: &v1.PodSpec{NodeName: "n1", RestartPolicy: "Never", TerminationGracePeriodSeconds: new(int64(1)), Containers: []*v1.Container{{
 					Name: "app", Image: image, ImagePullPolicy: api.PullNever,
 					Args: []string{fmt.Sprint("-bytes=", 1<<40), fmt.Sprint("-width=", width), "-exit=0"},
 				}}},
@@ -75,11 +76,12 @@ func TestALogIsStreamedInMemoryThatDoesNotGrow(t *testing.T) {
 			if highest > before+held {
 				t.Errorf("the heap grew from %d bytes to %d", before, highest)
 			}
-			if _, err := pods.Delete(t.Context(), api.NamespaceDefault, name, client.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+			if _, err := pods.Delete(t.Context(), api.NamespaceDefault, name, client.DeleteOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+	testlog.Invariants(t, s.admin, 0, 1)
 }
 
 // live is what is in use of the heap.

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"orch/internal/testlog"
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/api"
 	"orch/pkg/apiserver"
@@ -94,6 +95,7 @@ func newServer(t *testing.T, lifetime time.Duration) *server {
 	go func() { served <- s.Serve(context.Background(), l) }()
 	s.admin = s.dial(identity.User{Name: "admin", Groups: []string{identity.GroupMasters}})
 	t.Cleanup(func() {
+		testlog.Invariants(t, s.admin, 0, 0) // all agents have stopped
 		s.Stop()
 		if err := <-served; err != nil {
 			t.Error(err)

@@ -11,6 +11,7 @@ import (
 
 	"orch/internal/testdocker"
 	"orch/internal/testimage"
+	"orch/internal/testlog"
 	"orch/pkg/agent/lifecycle"
 	"orch/pkg/agent/volume"
 	"orch/pkg/api"
@@ -83,6 +84,7 @@ func TestResetRemovesOneNodeAndNothingOfItsNeighbour(t *testing.T) {
 	if out, err := resetting(t, "--data-dir", dirs["n1"]); err == nil || !strings.Contains(err.Error(), "a node agent runs on "+dirs["n1"]+": stop it first") {
 		t.Errorf("while the agent runs: %q, %v", out, err)
 	}
+	testlog.Invariants(t, s.admin, 0, 2)
 	agents["n1"].stop()
 	if err := agents["n1"].wait(t); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"orch/internal/testimage"
+	"orch/internal/testlog"
 	"orch/pkg/client"
 	v1 "orch/proto/v1"
 )
@@ -91,6 +92,7 @@ spec:
 				}
 			}
 			everybodyReachesEverybody()
+			testlog.Invariants(t, c, 0, 3)
 			if routes != "host-gw" {
 				return // the rest has nothing to do with the way
 			}
@@ -159,6 +161,7 @@ spec:
 			}); err != nil {
 				t.Error(err)
 			}
+			testlog.Invariants(t, c, 0, 2)
 		})
 	}
 }

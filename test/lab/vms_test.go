@@ -151,6 +151,12 @@ func TestThePageAboutMachines(t *testing.T) {
 				if now := p.pods(); strings.Contains(now, m.Name) || strings.Count(now, "=10.244.") != 3 {
 					t.Errorf("%s was drained and reset, but there is %s", m.Name, now)
 				}
+			case strings.Contains(step.block, "delete node"):
+				p.shell(laptop, "orchctl rollout status deployment/web")
+				p.shell(laptop, "orchctl invariants --class safety")
+				if out := p.shell(laptop, "orchctl invariants || true"); strings.Contains(out, "still)") || !strings.Contains(out, "of 2 of 2 nodes") {
+					t.Errorf("a promise is not kept again, or a node was not asked:\n%s", out)
+				}
 			}
 		}
 	}

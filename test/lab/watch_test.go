@@ -4,7 +4,6 @@ package lab_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,7 +18,6 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/client"
 	"orch/pkg/container"
-	"orch/pkg/invariant"
 	v1 "orch/proto/v1"
 	"orch/test/lab"
 )
@@ -90,35 +88,13 @@ func (c *cluster) story(name string, replicas int, f func(c *cluster)) {
 		s.settled(replicas)
 		f(s)
 		s.do(s.Heal())
-		s.invariants(start.Revision)
+		testlog.Invariants(t, c.client, start.Revision, len(c.Machines))
 		testlog.EveryWriteHasACause(t, c.client)
 		s.orchctl("delete", "deployment", "--all", "--cascade=foreground", "--timeout=2m")
 		s.settled(0)
 	})
 	if !ok {
 		c.FailNow()
-	}
-}
-
-// invariants holds the log of the story, and all machines, to what must be true. A
-// fault may break a promise, if only for a while: at the end each holds again.
-func (c *cluster) invariants(since int64) {
-	c.Helper()
-	out, broken := c.Orchctl(c.Context(), "invariants", "--since", fmt.Sprint(since), "-o", "json")
-	var found struct {
-		Nodes      []string
-		Violations []*invariant.Violation
-	}
-	if err := json.Unmarshal([]byte(out), &found); err != nil {
-		c.Fatal(err, broken)
-	}
-	for _, v := range found.Violations {
-		if v.Class == invariant.Safety || v.Until == 0 {
-			c.Error(v)
-		}
-	}
-	if len(found.Nodes) != len(c.Machines) {
-		c.Errorf("only the agents of %v were asked: %s", found.Nodes, out)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"orch/internal/testdocker"
+	"orch/internal/testlog"
 	"orch/pkg/api"
 	"orch/pkg/cli/config"
 	"orch/pkg/client"
@@ -49,7 +50,8 @@ func options(runtime string, nodes int) Options {
 	return Options{Nodes: nodes, Runtime: runtime, Bin: binaries, LogLevel: "info", Patience: 2 * time.Minute}
 }
 
-// cluster is one that is taken down with the test.
+// cluster is one that is taken down with the test, and held to the invariants
+// before, where its API server runs.
 func cluster(t *testing.T, home, name string) *Cluster {
 	t.Helper()
 	c, err := New(home, name, io.Discard)
@@ -61,7 +63,18 @@ func cluster(t *testing.T, home, name string) *Cluster {
 			t.Errorf("down: %v", err)
 		}
 	})
+	t.Cleanup(func() {
+		if c.process("apiserver").pid() != 0 {
+			c.invariants(t)
+		}
+	})
 	return c
+}
+
+// invariants holds what was written, and what runs on the nodes whose agents do.
+func (c *Cluster) invariants(t *testing.T) {
+	t.Helper()
+	testlog.Invariants(t, dial(t, c.home, c.Name), 0, len(c.runningPIDs(t))-1)
 }
 
 func (c *Cluster) mustUp(t *testing.T, o Options) {
@@ -381,6 +394,7 @@ func TestContainersAreRemovedThoughTheirClusterHasDied(t *testing.T) {
 			break
 		}
 	}
+	c.invariants(t)
 	for _, pid := range c.runningPIDs(t) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)

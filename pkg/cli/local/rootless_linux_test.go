@@ -158,6 +158,7 @@ func liveWithoutRoot(t *testing.T, image string) {
 	}
 
 	live()
+	c.invariants(t)
 	if _, err := c.Down(ctx); err != nil {
 		t.Errorf("down: %v", err)
 	}
