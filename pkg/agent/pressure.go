@@ -279,13 +279,20 @@ func (a *Agent) Stats(ctx context.Context, _ *v1.StatsRequest) (*v1.StatsRespons
 	return answer, nil
 }
 
-// Containers says what the engine has of this node's pods, asked now.
+// Containers says what the engine has of this node's pods, asked now, and what their
+// workers hold of it.
 func (a *Agent) Containers(ctx context.Context, _ *v1.ContainersRequest) (*v1.ContainersResponse, error) {
 	list, err := a.runtime.List(ctx, a.owner.Labels())
 	if err != nil {
 		return nil, streamError(err)
 	}
-	return &v1.ContainersResponse{Containers: lifecycle.Seen(list)}, nil
+	answer := &v1.ContainersResponse{Containers: lifecycle.Seen(list)}
+	for _, x := range answer.Containers {
+		if w := a.worker(x.GetPodUid()); w != nil {
+			x.Ready = w.ready(x.GetId())
+		}
+	}
+	return answer, nil
 }
 
 // rate is how much time of processors was used in a span, in billionths.

@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -108,6 +110,38 @@ func TestReadinessFollowsItsProbe(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWhatAnAgentCannotWriteItSaysWhenAsked(t *testing.T) {
+	var w wellness
+	bubble(t, w.options(), func(t *testing.T, c *cluster, engine *fake.Engine) {
+		n := c.start("n1", engine)
+		ready := func() (all []string) {
+			t.Helper()
+			answer, err := n.Containers(t.Context(), &v1.ContainersRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range answer.GetContainers() {
+				if x.Ready != nil {
+					all = append(all, fmt.Sprint(x.GetContainer(), " ", x.GetReady()))
+				}
+			}
+			return all
+		}
+		c.create(pod("web", withProbes(nil, nil, execProbe("well"))))
+		c.until("web", "ready", running)
+		if got := ready(); !slices.Equal(got, []string{"app true"}) {
+			t.Errorf("of a pod that is ready the agent says %q", got)
+		}
+		c.stop()
+		w.sick.Store(true)
+		time.Sleep(time.Minute) // virtual
+		synctest.Wait()
+		if got := ready(); !slices.Equal(got, []string{"app false"}) {
+			t.Errorf("while it cannot write it, the agent says %q", got)
+		}
+	})
 }
 
 func TestLivenessRestartsAndSaysWhy(t *testing.T) {

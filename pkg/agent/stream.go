@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -158,18 +157,8 @@ func (a *Agent) find(namespace, pod, name string) (*v1.Pod, *v1.Container, error
 	if !ok {
 		return nil, nil, api.NotFound(a.mirror.Kind(), pod)
 	}
-	containers := p.GetSpec().GetContainers()
-	name = cmp.Or(name, p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer])
-	if name == "" && len(containers) == 1 {
-		return p, containers[0], nil
-	}
-	if c := api.FindContainer(p.GetSpec(), name); c != nil {
-		return p, c, nil
-	}
-	if name == "" {
-		return nil, nil, api.Errorf(api.ErrBadRequest, "a container name must be specified for pod %s, choose one of: %v", pod, api.ContainerNames(p.GetSpec()))
-	}
-	return nil, nil, api.Errorf(api.ErrBadRequest, "container %s is not valid for pod %s", name, pod)
+	c, err := api.ChooseContainer(p, name)
+	return p, c, err
 }
 
 // Exec runs a command in a running container. It ends with the command, or when

@@ -91,7 +91,7 @@ func TestLogs(t *testing.T) {
 			{"no more than so many bytes", &v1.LogsRequest{Pod: "web", Container: "app", LimitBytes: proto.Int64(5)}, "one\nt", ""},
 			{"the last lines", &v1.LogsRequest{Pod: "web", Container: "app", TailLines: proto.Int64(1)}, "img:1 started on web\n", ""},
 			{"of no pod", &v1.LogsRequest{Pod: "nobody"}, "", `pods "nobody" not found`},
-			{"of no container", &v1.LogsRequest{Pod: "web", Container: "x"}, "", "container x is not valid for pod web"},
+			{"of no container", &v1.LogsRequest{Pod: "web", Container: "x"}, "", "container x is not valid for pod web, choose one of: [app side]"},
 			{"of one of two", &v1.LogsRequest{Pod: "web"}, "", "a container name must be specified for pod web, choose one of: [app side]"},
 			{"of a life before the first", &v1.LogsRequest{Pod: "web", Container: "app", Previous: true}, "", `previous terminated container "app" in pod "web" not found`},
 			{"of what never began", &v1.LogsRequest{Pod: "bad"}, "", `container "app" in pod "bad" is waiting to start: trying and failing to pull image`},
@@ -237,9 +237,9 @@ func TestExec(t *testing.T) {
 		}
 
 		for want, r := range map[string]*v1.ExecRequest{
-			`pods "nobody" not found`:                                 {Pod: "nobody", Command: []string{"true"}},
-			"container x is not valid for pod web":                    {Pod: "web", Container: "x", Command: []string{"true"}},
-			"you must specify at least one command for the container": {Pod: "web"},
+			`pods "nobody" not found`:                                    {Pod: "nobody", Command: []string{"true"}},
+			"container x is not valid for pod web, choose one of: [app]": {Pod: "web", Container: "x", Command: []string{"true"}},
+			"you must specify at least one command for the container":    {Pod: "web"},
 		} {
 			if _, _, _, err := drain(begin(t.Context(), r)); err == nil || err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)
@@ -314,9 +314,9 @@ func TestAttach(t *testing.T) {
 			return stream
 		}
 		for want, r := range map[string]*v1.ExecRequest{
-			"container x is not valid for pod web":                     {Container: "x"},
-			"container app has no terminal (tty) in its spec":          {Container: "app", Tty: true},
-			"container side has no standard input (stdin) in its spec": {Container: "side", Stdin: true},
+			"container x is not valid for pod web, choose one of: [app side]": {Container: "x"},
+			"container app has no terminal (tty) in its spec":                 {Container: "app", Tty: true},
+			"container side has no standard input (stdin) in its spec":        {Container: "side", Stdin: true},
 		} {
 			if _, _, _, err := drain(begin(t.Context(), r)); err == nil || err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)

@@ -231,6 +231,19 @@ func (w *worker) killedBy(id string, i *v1.ChaosInjection) {
 	w.reporter.Blame(i.GetMetadata().GetResourceVersion())
 }
 
+// ready tells whether a container is, as the worker saw when it looked last; nil where
+// it does not know.
+func (w *worker) ready(id string) *bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.memory.Status.GetContainerStatuses() {
+		if strings.HasSuffix(s.GetContainerId(), "://"+id) {
+			return new(s.GetReady())
+		}
+	}
+	return nil
+}
+
 // forgetHooks ends hooks of containers that do not run any more.
 func (w *worker) forgetHooks(containers []lifecycle.Container) {
 	for slot := range w.memory.Busy {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"slices"
 
 	v1 "orch/proto/v1"
@@ -48,6 +49,24 @@ func FindContainer(s *v1.PodSpec, name string) *v1.Container {
 		return all[i]
 	}
 	return nil
+}
+
+// ChooseContainer is the container that is meant: the one that is named, the one that
+// the pod's annotation names, or the only one. Errors: ErrBadRequest.
+func ChooseContainer(p *v1.Pod, name string) (*v1.Container, error) {
+	containers := p.GetSpec().GetContainers()
+	name = cmp.Or(name, p.GetMetadata().GetAnnotations()[AnnotationDefaultContainer])
+	if name == "" && len(containers) == 1 {
+		return containers[0], nil
+	}
+	if c := FindContainer(p.GetSpec(), name); c != nil {
+		return c, nil
+	}
+	why := "container " + name + " is not valid"
+	if name == "" {
+		why = "a container name must be specified"
+	}
+	return nil, Errorf(ErrBadRequest, "%s for pod %s, choose one of: %v", why, p.GetMetadata().GetName(), ContainerNames(p.GetSpec()))
 }
 
 // IsSidecar says whether a container is an init container that goes on running

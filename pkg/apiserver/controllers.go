@@ -177,7 +177,7 @@ func (c *controllers) Pause(ctx context.Context, r *v1.PauseRequest) (*v1.Contro
 	if err := c.authorize(ctx, "update", r.GetController()); err != nil {
 		return nil, err
 	}
-	if err := c.s.gate.Check(r.GetController()); err != nil {
+	if err := api.CheckControllers(r.GetController()); err != nil {
 		return nil, err
 	}
 	c.pausing.Lock()

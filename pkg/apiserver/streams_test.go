@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -23,6 +24,25 @@ type fakeAgent struct {
 	v1.UnimplementedStreamsServer
 	logs func(*v1.LogsRequest, grpc.ServerStreamingServer[v1.LogsChunk]) error
 	exec func(grpc.BidiStreamingServer[v1.ExecInput, v1.ExecOutput]) error
+	// conn is the last connection from the API server.
+	conn *staleConn
+}
+
+func (*fakeAgent) Containers(context.Context, *v1.ContainersRequest) (*v1.ContainersResponse, error) {
+	return &v1.ContainersResponse{Containers: []*v1.NodeContainer{{Id: "abc"}}}, nil
+}
+
+// staleConn may have ended at the other end: who writes is told that when he reads.
+type staleConn struct {
+	net.Conn
+	stale atomic.Bool
+}
+
+func (c *staleConn) Write(b []byte) (int, error) {
+	if c.stale.Load() {
+		return len(b), c.Close()
+	}
+	return c.Conn.Write(b)
 }
 
 func (a *fakeAgent) Logs(r *v1.LogsRequest, s grpc.ServerStreamingServer[v1.LogsChunk]) error {
@@ -56,7 +76,9 @@ func withAgent(t *testing.T, a *fakeAgent) *server {
 		if address != agentAddress {
 			return nil, errors.New("no route to host")
 		}
-		return l.DialContext(ctx)
+		conn, err := l.DialContext(ctx)
+		a.conn = &staleConn{Conn: conn}
+		return a.conn, err
 	}})
 	for name, ip := range map[string]string{"node-1": "10.0.0.1", "node-2": "10.0.0.2"} {
 		must[*v1.Node](t)(client.For[*v1.Node](s.Client).Create(t.Context(), &v1.Node{
@@ -96,6 +118,29 @@ func TestLogsComeFromTheAgentOfThePodsNode(t *testing.T) {
 		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("ended with %v", err)
 		}
+	}
+}
+
+// The network was cut long enough for the agent to give a connection up, and the API
+// server, which had nothing to say, does not know.
+func TestWhatOnlyAsksIsAskedAgainWhereTheConnectionHasEnded(t *testing.T) {
+	a := &fakeAgent{logs: func(_ *v1.LogsRequest, s grpc.ServerStreamingServer[v1.LogsChunk]) error {
+		return s.Send(&v1.LogsChunk{Data: []byte("log")})
+	}}
+	s := withAgent(t, a)
+	for range 2 {
+		answer, err := s.Streams().Containers(t.Context(), &v1.ContainersRequest{Node: "node-1"})
+		if err != nil || answer.GetContainers()[0].GetId() != "abc" {
+			t.Fatalf("%v, %v", answer, err)
+		}
+		a.conn.stale.Store(true)
+	}
+	stream, err := s.Streams().Logs(t.Context(), &v1.LogsRequest{Pod: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chunk, err := stream.Recv(); err != nil || string(chunk.GetData()) != "log" {
+		t.Errorf("%v, %v", chunk, err)
 	}
 }
 

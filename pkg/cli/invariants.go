@@ -54,9 +54,6 @@ func newInvariants(f *factory) *cobra.Command {
 			"The exit code is 1 where something was broken.",
 		Example: "  orchctl invariants\n  orchctl invariants --since 10m --class safety\n  orchctl invariants --watch",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("--output %q: use json, or none for sentences", output)
-			}
 			if class != "" && class != string(invariant.Safety) && class != string(invariant.Promise) {
 				return fmt.Errorf("--class %q: use safety or promise, or none for both", class)
 			}
@@ -70,7 +67,7 @@ func newInvariants(f *factory) *cobra.Command {
 			i := &inspection{f: f, client: cl, class: invariant.Class(class), checker: invariant.New()}
 			found, err := i.first(ctx, since)
 			if errors.Is(err, api.ErrForbidden) {
-				return fmt.Errorf("you need the rights to list pods, deployments, replicasets, poddisruptionbudgets and nodes in all namespaces: %w", err)
+				return api.Errorf(api.ErrForbidden, "you need the rights to list pods, deployments, replicasets, poddisruptionbudgets and nodes in all namespaces")
 			} else if err != nil {
 				return err
 			}
@@ -93,7 +90,7 @@ func newInvariants(f *factory) *cobra.Command {
 	}
 	c.Flags().Var(&since, "since", "only what was written from then on: "+momentForms)
 	c.Flags().StringVar(&class, "class", "", "only rules of this class: safety or promise")
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	jsonFlag(c, &output, "sentences")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and tell what breaks")
 	return c
 }
@@ -302,7 +299,7 @@ func (i *inspection) follow(ctx context.Context, found *findings) error {
 		}
 		for _, v := range i.checker.All()[:known] {
 			if v.Until > before && (i.class == "" || i.class == v.Class) {
-				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s (rev %d)\n", i.name(v), v.Ended.Sub(v.Time).Round(time.Millisecond), v.Until)
+				fmt.Fprintf(i.f.Out, "\n%s keeps its promise again, after %s in which it %s (rev %d)\n", i.name(v), v.Ended.Sub(v.Time).Round(time.Millisecond), strings.Replace(v.Broken, "has", "had", 1), v.Until)
 			}
 		}
 		for _, v := range all {

@@ -150,11 +150,11 @@ func TestInvariantsAreWatched(t *testing.T) {
 	}
 	next("Watching")
 	healthy(0)
-	if got := next("web"); got != "poddisruptionbudget/web has 0 ready pods, 1 are promised, until now" {
+	if got := next("web"); got != "poddisruptionbudget/web has 0 ready pods, 1 promised, until now" {
 		t.Errorf("broken: %q", got)
 	}
 	healthy(1)
-	if got := next("web keeps"); !strings.HasPrefix(got, "poddisruptionbudget/web keeps its promise again, after ") {
+	if got := next("web keeps"); !strings.HasPrefix(got, "poddisruptionbudget/web keeps its promise again, after ") || !strings.Contains(got, "s in which it had 0 ready pods, 1 promised (rev ") {
 		t.Errorf("kept again: %q", got)
 	}
 	interrupt()

@@ -33,8 +33,6 @@ func newLabList(f *factory) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			if output == "json" {
 				return printJSON(f, lab.Lessons())
-			} else if output != "" {
-				return fmt.Errorf("--output %q: use json, or none for a table", output)
 			}
 			rows := [][]string{{"LAB", "TITLE", "MINUTES", "PAGE"}}
 			for _, l := range lab.Lessons() {
@@ -43,7 +41,7 @@ func newLabList(f *factory) *cobra.Command {
 			return printer.Rows(f.Out, rows)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	jsonFlag(c, &output, "a table")
 	return c
 }
 
@@ -64,9 +62,6 @@ func newLabCheck(f *factory) *cobra.Command {
 				return fmt.Errorf("there is no lab %q: give one number; 'orchctl lab list' shows those that there are", strings.Join(args, " "))
 			}
 			lesson := lessons[i]
-			if output != "" && output != "json" {
-				return fmt.Errorf("--output %q: use json, or none for a list", output)
-			}
 			cl, err := f.client()
 			if err != nil {
 				return err
@@ -90,7 +85,7 @@ func newLabCheck(f *factory) *cobra.Command {
 		},
 	}
 	c.Flags().Var(&since, "since", "only what was written from then on: "+momentForms)
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	jsonFlag(c, &output, "a list")
 	return c
 }
 

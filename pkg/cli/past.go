@@ -79,16 +79,17 @@ func span(r *v1.HistoryRequest, from, to moment) *v1.HistoryRequest {
 	return r
 }
 
-// one reads arguments that name exactly one object.
-func (s *selection) one(f *factory, args []string) (target, error) {
+// begin reads arguments that name exactly one object, and begins to ask for it.
+func (s *selection) begin(ctx context.Context, f *factory, args []string) (context.Context, *client.Client, target, error) {
 	targets, err := s.parse(f, args)
-	switch {
-	case err != nil:
-		return target{}, err
-	case len(targets) != 1 || targets[0].name == "":
-		return target{}, fmt.Errorf("name one object, as TYPE/NAME or TYPE NAME")
+	if err == nil && (len(targets) != 1 || targets[0].name == "") {
+		err = fmt.Errorf("name one object, as TYPE/NAME or TYPE NAME")
 	}
-	return targets[0], nil
+	if err != nil {
+		return nil, nil, target{}, err
+	}
+	ctx, cl, err := f.begin(ctx, "Get", "")
+	return ctx, cl, targets[0], err
 }
 
 func newHistory(f *factory) *cobra.Command {
@@ -106,11 +107,7 @@ func newHistory(f *factory) *cobra.Command {
 		Example:           "  orchctl history deployment/recommend-service\n  orchctl history node/node-1 --all --limit 20",
 		ValidArgsFunction: f.completeKinds, Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := s.one(f, args)
-			if err != nil {
-				return err
-			}
-			ctx, cl, err := f.begin(c.Context(), "Get", "")
+			ctx, cl, t, err := s.begin(c.Context(), f, args)
 			if err != nil {
 				return err
 			}
@@ -135,8 +132,6 @@ func newHistory(f *factory) *cobra.Command {
 			switch {
 			case output == "json":
 				return printJSON(f, steps)
-			case output != "":
-				return fmt.Errorf("--output %q: use json, or none for a table", output)
 			case len(steps) == 0:
 				return api.NotFound(t.kind, t.name)
 			}
@@ -146,7 +141,7 @@ func newHistory(f *factory) *cobra.Command {
 	c.Flags().Var(&from, "since", "only what was written from then on: "+momentForms)
 	c.Flags().Int32Var(&limit, "limit", 0, "only so many revisions, the newest; 0 is all")
 	c.Flags().BoolVar(&all, "all", false, "also the heartbeats of nodes")
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	jsonFlag(c, &output, "a table")
 	return c
 }
 
@@ -161,6 +156,17 @@ func changed(e *v1.LogEntry, s why.Step) string {
 		return s.Text
 	}
 	return why.Summary(s.Changes)
+}
+
+// jsonFlag adds the flag --output, which takes json or nothing.
+func jsonFlag(c *cobra.Command, output *string, otherwise string) {
+	c.Flags().StringVarP(output, "output", "o", "", "output format: json")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *output != "" && *output != "json" {
+			return fmt.Errorf("--output %q: use json, or none for %s", *output, otherwise)
+		}
+		return nil
+	}
 }
 
 func printJSON(f *factory, v any) error {

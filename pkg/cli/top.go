@@ -91,18 +91,7 @@ func newTopPods(f *factory) *cobra.Command {
 		Use: "pod [NAME | -l SELECTOR]", Aliases: []string{"pods", "po"}, Short: "Show what pods use of cpu and memory",
 		Example: "  orchctl top pods\n  orchctl top pod web-1 --containers\n  orchctl top pods -A --sort-by=memory", ValidArgsFunction: f.completePods,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := t.check(args); err != nil {
-				return err
-			}
-			ctx, cl, err := f.begin(c.Context(), "Get", "")
-			if err != nil {
-				return err
-			}
-			ns := f.ns()
-			if t.allNamespaces {
-				ns = ""
-			}
-			pods, err := namedOrAll[*v1.Pod](ctx, cl, ns, args, &t.selection)
+			ctx, cl, pods, err := namedOrAll[*v1.Pod](c.Context(), f, &t, args)
 			if err != nil {
 				return err
 			}
@@ -152,18 +141,26 @@ func newTopPods(f *factory) *cobra.Command {
 	return c
 }
 
-// namedOrAll is the object that args name, or all that the selectors leave.
-func namedOrAll[T api.Object](ctx context.Context, c *client.Client, namespace string, args []string, s *selection) ([]T, error) {
-	r := client.For[T](c)
+// namedOrAll begins to ask, for the object that args name, or all that the selectors
+// leave.
+func namedOrAll[T api.Object](ctx context.Context, f *factory, t *topFlags, args []string) (context.Context, *client.Client, []T, error) {
+	if err := t.check(args); err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, c, err := f.begin(ctx, "Get", "")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	r, namespace := client.For[T](c), f.ns()
+	if t.allNamespaces || !r.Kind().Namespaced {
+		namespace = ""
+	}
 	if len(args) == 1 {
 		o, err := r.Get(ctx, namespace, args[0])
-		return []T{o}, err
+		return ctx, c, []T{o}, err
 	}
-	l, err := r.List(ctx, client.ListOptions{Namespace: namespace, LabelSelector: s.labels, FieldSelector: s.fields})
-	if err != nil {
-		return nil, err
-	}
-	return l.Items, nil
+	l, err := r.List(ctx, client.ListOptions{Namespace: namespace, LabelSelector: t.labels, FieldSelector: t.fields})
+	return ctx, c, l.Items, err
 }
 
 // statsOf asks the agents of the nodes, all at once. Who does not answer, while
@@ -231,14 +228,7 @@ func newTopNodes(f *factory) *cobra.Command {
 		Use: "node [NAME | -l SELECTOR]", Aliases: []string{"nodes", "no"}, Short: "Show what nodes use of cpu and memory",
 		Example: "  orchctl top nodes\n  orchctl top nodes --sort-by=cpu",
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := t.check(args); err != nil {
-				return err
-			}
-			ctx, cl, err := f.begin(c.Context(), "Get", "")
-			if err != nil {
-				return err
-			}
-			nodes, err := namedOrAll[*v1.Node](ctx, cl, "", args, &t.selection)
+			ctx, cl, nodes, err := namedOrAll[*v1.Node](c.Context(), f, &t, args)
 			if err != nil {
 				return err
 			}

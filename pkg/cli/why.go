@@ -35,11 +35,7 @@ func newWhy(f *factory) *cobra.Command {
 
 		ValidArgsFunction: f.completeKinds, Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			t, err := s.one(f, args)
-			if err != nil {
-				return err
-			}
-			ctx, cl, err := f.begin(c.Context(), "Get", "")
+			ctx, cl, t, err := s.begin(c.Context(), f, args)
 			if err != nil {
 				return err
 			}
@@ -57,15 +53,12 @@ func newWhy(f *factory) *cobra.Command {
 				}
 			}
 			x, now := why.Explain(key, history, log, o), present(ctx, cl, key)
-			switch {
-			case output == "json":
+			if output == "json" {
 				return printJSON(f, struct {
 					why.Explanation
 					// Now is what it waits for at this moment.
 					Now []string `json:"now,omitempty"`
 				}{x, now})
-			case output != "":
-				return fmt.Errorf("--output %q: use json, or none for sentences", output)
 			}
 			fmt.Fprintf(f.Out, "%s %s\n\n", x.Object, untilNextTry(x.State, time.Now()))
 			for _, text := range now {
@@ -82,7 +75,7 @@ func newWhy(f *factory) *cobra.Command {
 	c.Flags().BoolVar(&tree, "tree", false, "begin with the causes, and show below each what came of it")
 	c.Flags().Var(&since, "since", "only what happened from then on: "+momentForms)
 	c.Flags().BoolVar(&o.All, "all", false, "also what only keeps accounts (counted, observed)")
-	c.Flags().StringVarP(&output, "output", "o", "", "output format: json")
+	jsonFlag(c, &output, "sentences")
 	return c
 }
 

@@ -159,10 +159,10 @@ func TestWhatTheLogTells(t *testing.T) {
 		}, nil},
 		{"a Deployment loses a pod, and has it again", func(b *book) {
 			b.put(node("9"), deployment(2), set, pod("a"), pod("b"), pod("b", unready), pod("b", restarts(1)))
-		}, []string{`6-7 DeploymentAvailable: deployment/web has 1 ready pods, 2 are promised`}},
+		}, []string{`6-7 DeploymentAvailable: deployment/web has 1 ready pod, 2 promised`}},
 		{"it loses another meanwhile, and that is told", func(b *book) {
 			b.put(node("9"), deployment(2), set, pod("a"), pod("b"), pod("b", unready), pod("a", unready), pod("a"), pod("b"), pod("b", unready))
-		}, []string{`6-9 DeploymentAvailable: deployment/web has 0 ready pods at the fewest, 2 are promised`, `10-0 DeploymentAvailable: deployment/web has 1 ready pods, 2 are promised`}},
+		}, []string{`6-9 DeploymentAvailable: deployment/web has 0 ready pods at the fewest, 2 promised`, `10-0 DeploymentAvailable: deployment/web has 1 ready pod, 2 promised`}},
 		{"a Deployment that has never been whole has lost nothing", func(b *book) {
 			b.put(node("9"), deployment(2), set, pod("a"), pod("a", unready))
 		}, nil},
@@ -176,11 +176,11 @@ func TestWhatTheLogTells(t *testing.T) {
 		}, nil},
 		{"a pod that was asked to end does not count", func(b *book) {
 			b.put(node("9"), deployment(1), set, pod("a"), pod("a", func(p *v1.Pod) { p.Metadata.DeletionTimestamp = timestamppb.Now() }))
-		}, []string{`5-0 DeploymentAvailable: deployment/web has 0 ready pods, 1 are promised`}},
+		}, []string{`5-0 DeploymentAvailable: deployment/web has 0 ready pods, 1 promised`}},
 		{"a budget loses a pod, and has it again", func(b *book) {
 			b.put(budget(2), healthy(2, 2), healthy(2, 1), healthy(2, 0), healthy(2, 2), healthy(2, 1))
 			b.remove(healthy(2, 1))
-		}, []string{`3-5 BudgetHealthy: poddisruptionbudget/web has 0 ready pods at the fewest, 2 are promised`, `6-7 BudgetHealthy: poddisruptionbudget/web has 1 ready pods, 2 are promised`}},
+		}, []string{`3-5 BudgetHealthy: poddisruptionbudget/web has 0 ready pods at the fewest, 2 promised`, `6-7 BudgetHealthy: poddisruptionbudget/web has 1 ready pod, 2 promised`}},
 		{"a budget that needs more or never had its pods has lost none", func(b *book) {
 			b.put(healthy(2, 1), healthy(2, 2), healthy(3, 2), healthy(0, 0))
 		}, nil},
@@ -204,7 +204,7 @@ func TestAViolationNamesItsCause(t *testing.T) {
 	b.put(node("9"), deployment(1), set, pod("a"))
 	b.write(pod("a", unready), &v1.Cause{Actor: "system:node:node-1", Reason: "ContainerExited", Message: "container app was killed from outside by signal 9"}, false)
 	all := check(b)
-	want := "each Deployment has the pods that it promises (replicas less maxUnavailable): deployment/web has 0 ready pods, 1 are promised, as pod/a container app was killed from outside by signal 9 (rev 5)"
+	want := "each Deployment has the pods that it promises (replicas less maxUnavailable): deployment/web has 0 ready pods, 1 promised, as pod/a container app was killed from outside by signal 9 (rev 5)"
 	if len(all) != 1 || all[0].String() != want {
 		t.Errorf("%v, want %s", all, want)
 	}
@@ -282,6 +282,10 @@ func TestWhatTheMachinesTell(t *testing.T) {
 	dead.Running = false
 	frozen := app("uid-a", "a", 0)
 	frozen.Paused = true
+	sick, well := app("uid-a", "a", 0), app("uid-a", "a", 0)
+	sick.Ready, well.Ready = new(false), new(true)
+	sidecar := app("uid-a", "a", 0)
+	sidecar.Container = "sidecar"
 	tests := []struct {
 		name  string
 		pods  []*v1.Pod
@@ -296,6 +300,14 @@ func TestWhatTheMachinesTell(t *testing.T) {
 		{"a ready pod is frozen", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {frozen}}, []string{
 			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
 		}},
+		{"a sidecar is none of the containers that make a pod ready", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {sidecar}}, []string{
+			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
+		}},
+		{"an agent knows that a ready pod is not", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {sick}}, []string{
+			"0-0 ReallyReady: pod/a is ready, and the agent of node-1 knows that 1 of its 1 containers are not",
+		}},
+		{"an agent knows that a ready pod is", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {well}}, nil},
+		{"an agent knows that a pod is not ready, as the pod says", []*v1.Pod{pod("a", unready)}, map[string][]*v1.NodeContainer{"node-1": {sick}}, nil},
 		{"a pod is gone and its container is not", nil, map[string][]*v1.NodeContainer{"node-1": {dead}}, []string{
 			"0-0 OwnedContainer: pod/a has left container app (uid-a-0, attempt 0) on node-1",
 		}},

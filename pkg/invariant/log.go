@@ -277,10 +277,10 @@ func (c *Checker) keep(p *promise, e, before *v1.LogEntry) {
 	case p.ready >= p.least:
 		p.kept = true
 	case p.kept && p.broken == nil:
-		p.broken, p.fewest = violation(p.Rule, e, before, p.key, "has %d ready pods, %d are promised", p.ready, p.least), p.ready
+		p.broken, p.fewest = violation(p.Rule, e, before, p.key, "has %s, %d promised", api.Count(int(p.ready), "ready pod"), p.least), p.ready
 		c.add(p.broken)
 	case p.broken != nil && p.ready < p.fewest:
-		p.fewest, p.broken.Broken = p.ready, fmt.Sprintf("has %d ready pods at the fewest, %d are promised", p.ready, p.least)
+		p.fewest, p.broken.Broken = p.ready, fmt.Sprintf("has %s at the fewest, %d promised", api.Count(int(p.ready), "ready pod"), p.least)
 	}
 }
 

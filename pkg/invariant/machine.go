@@ -18,12 +18,12 @@ func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Vi
 	for _, p := range pods {
 		byUID[p.GetMetadata().GetUid()] = p
 	}
-	running := map[string]int{} // containers that do something, by the uid of their pod
+	running := map[string]*v1.NodeContainer{} // by the uid of their pod and their name
 	for node, all := range nodes {
 		for _, x := range all {
 			p := byUID[x.GetPodUid()]
-			if x.GetRunning() && !x.GetPaused() && x.GetContainer() != "" {
-				running[x.GetPodUid()]++
+			if x.GetRunning() && !x.GetPaused() {
+				running[x.GetPodUid()+"/"+x.GetContainer()] = x
 			}
 			switch {
 			case p == nil:
@@ -35,12 +35,26 @@ func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Vi
 	}
 	for _, p := range pods {
 		m := p.GetMetadata()
-		_, asked := nodes[p.GetSpec().GetNodeName()]
-		if asked && well(p) && running[m.GetUid()] < len(p.GetSpec().GetContainers()) {
-			found = append(found, &Violation{
-				Rule: ReallyUp, Object: "pod/" + m.GetName(), Namespace: m.GetNamespace(),
-				Broken: fmt.Sprintf("is ready, and %d of its %d containers run on %s", running[m.GetUid()], len(p.GetSpec().GetContainers()), p.GetSpec().GetNodeName()),
-			})
+		node, containers := p.GetSpec().GetNodeName(), p.GetSpec().GetContainers()
+		if _, asked := nodes[node]; !asked || !well(p) {
+			continue
+		}
+		v := &Violation{Rule: ReallyUp, Object: "pod/" + m.GetName(), Namespace: m.GetNamespace()}
+		run, unready := 0, 0
+		for _, c := range containers {
+			if x := running[m.GetUid()+"/"+c.GetName()]; x != nil {
+				run++
+				if x.Ready != nil && !x.GetReady() {
+					unready++
+				}
+			}
+		}
+		if run < len(containers) {
+			v.Broken = fmt.Sprintf("is ready, and %d of its %d containers run on %s", run, len(containers), node)
+			found = append(found, v)
+		} else if unready > 0 {
+			v.Broken = fmt.Sprintf("is ready, and the agent of %s knows that %d of its %d containers are not", node, unready, len(containers))
+			found = append(found, v)
 		}
 	}
 	found = append(found, Doubles(nodes)...)

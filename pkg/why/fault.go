@@ -14,9 +14,9 @@ import (
 	v1 "orch/proto/v1"
 )
 
-// echo is for how long after its healing a fault still counts for what somebody
+// Echo is for how long after its healing a fault still counts for what somebody
 // saw: who was away tells late.
-const echo = 10 * time.Second
+const Echo = 10 * time.Second
 
 // gatherFaults adds the newest entries of the chaos injections that there are, and
 // of those that there were at the end of an object's story. Who may not read them
@@ -159,7 +159,7 @@ func (h hit) explains(e *v1.LogEntry, s *Step) bool {
 		from = s.Because.Time
 	}
 	if s.Origin == Node || s.Origin == Clock {
-		from = from.Add(-echo)
+		from = from.Add(-Echo)
 	} else if s.Origin != "" {
 		return false // people and beginnings wait for nobody
 	}

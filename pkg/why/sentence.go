@@ -101,6 +101,10 @@ func state(e *v1.LogEntry) string {
 		if api.IsNodeReady(o) {
 			s = "is ready"
 		}
+	case *v1.ChaosExperiment:
+		s = phased(o.GetStatus())
+	case *v1.ChaosInjection:
+		s = phased(o.GetStatus())
 	default:
 		s = "exists"
 	}
@@ -108,6 +112,14 @@ func state(e *v1.LogEntry) string {
 		s += ", and is about to end"
 	}
 	return s
+}
+
+func phased(s interface {
+	GetPhase() string
+	GetMessage() string
+},
+) string {
+	return strings.TrimSuffix("is "+cmp.Or(s.GetPhase(), api.ChaosPending)+": "+s.GetMessage(), ": ")
 }
 
 // PodState names what a pod waits for, or what it does.

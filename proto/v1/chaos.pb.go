@@ -484,9 +484,11 @@ func (x *ChaosReadyReplicas) GetAtLeast() int32 {
 // ChaosProbe is an HTTP GET; 200 to 399 in time is well.
 type ChaosProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// Default 100 ms and 1 s.
-	PeriodMilliseconds  int32 `protobuf:"varint,2,opt,name=period_milliseconds,json=periodMilliseconds,proto3" json:"period_milliseconds,omitempty"`
+	// http://HOST:PORT/PATH, or https.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// From one request to the next, whether or not that was answered; default 100.
+	PeriodMilliseconds int32 `protobuf:"varint,2,opt,name=period_milliseconds,json=periodMilliseconds,proto3" json:"period_milliseconds,omitempty"`
+	// How long an answer may take; default 1000.
 	TimeoutMilliseconds int32 `protobuf:"varint,3,opt,name=timeout_milliseconds,json=timeoutMilliseconds,proto3" json:"timeout_milliseconds,omitempty"`
 	// As a steady state: how many failures in a row are one too many; default 3.
 	FailureThreshold int32 `protobuf:"varint,4,opt,name=failure_threshold,json=failureThreshold,proto3" json:"failure_threshold,omitempty"`

@@ -123,7 +123,11 @@ type NodeContainer struct {
 	Attempt int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Running bool  `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
 	// It runs and is frozen.
-	Paused        bool `protobuf:"varint,8,opt,name=paused,proto3" json:"paused,omitempty"`
+	Paused bool `protobuf:"varint,8,opt,name=paused,proto3" json:"paused,omitempty"`
+	// What the agent knows of it now, by its start and its probes, also where it
+	// could not write that. Not set: the agent does not know, or it is no container
+	// that counts for the pod's readiness.
+	Ready         *bool `protobuf:"varint,9,opt,name=ready,proto3,oneof" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +214,13 @@ func (x *NodeContainer) GetRunning() bool {
 func (x *NodeContainer) GetPaused() bool {
 	if x != nil {
 		return x.Paused
+	}
+	return false
+}
+
+func (x *NodeContainer) GetReady() bool {
+	if x != nil && x.Ready != nil {
+		return *x.Ready
 	}
 	return false
 }
@@ -1452,7 +1463,7 @@ const file_v1_streams_proto_rawDesc = "" +
 	"\x12ContainersResponse\x126\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x16.orch.v1.NodeContainerR\n" +
-	"containers\"\xd2\x01\n" +
+	"containers\"\xf7\x01\n" +
 	"\rNodeContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
@@ -1461,7 +1472,9 @@ const file_v1_streams_proto_rawDesc = "" +
 	"\tcontainer\x18\x05 \x01(\tR\tcontainer\x12\x18\n" +
 	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12\x18\n" +
 	"\arunning\x18\a \x01(\bR\arunning\x12\x16\n" +
-	"\x06paused\x18\b \x01(\bR\x06paused\"\xca\x02\n" +
+	"\x06paused\x18\b \x01(\bR\x06paused\x12\x19\n" +
+	"\x05ready\x18\t \x01(\bH\x00R\x05ready\x88\x01\x01B\b\n" +
+	"\x06_ready\"\xca\x02\n" +
 	"\vLogsRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +
@@ -1635,6 +1648,7 @@ func file_v1_streams_proto_init() {
 	if File_v1_streams_proto != nil {
 		return
 	}
+	file_v1_streams_proto_msgTypes[2].OneofWrappers = []any{}
 	file_v1_streams_proto_msgTypes[3].OneofWrappers = []any{}
 	file_v1_streams_proto_msgTypes[7].OneofWrappers = []any{
 		(*ExecInput_Request)(nil),

@@ -15,7 +15,6 @@
 package gate
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -31,28 +30,11 @@ import (
 // forgetAfter is when a held write vanishes that nobody has asked for again.
 const forgetAfter = 5 * api.HeldAgain / 2
 
-// controllers are all that can be paused, by the names that users give them and
-// those in which they write.
-var controllers = []struct {
-	name   string
-	actors []string
-}{
-	{"deployment", []string{"deployment-controller"}},
-	{"replicaset", []string{"replicaset-controller"}},
-	{"scheduler", []string{api.DefaultScheduler}},
-	{"node", []string{"node-controller", "taint-eviction-controller", "pod-garbage-collector"}},
-	{"disruption", []string{"disruption-controller"}},
-	{"garbage", []string{"generic-garbage-collector"}},
-	{"namespace", []string{"namespace-controller"}},
-	{"event", []string{"event-controller"}},
-	{"nodeipam", []string{"node-ipam-controller"}},
-}
-
 // Gate is the gate of one API server.
 //
 // Concurrency: all methods may be called from several goroutines.
 type Gate struct {
-	parts  []*part          // in the order of controllers; never changes
+	parts  []*part          // in the order of api.Controllers; never changes
 	actors map[string]*part // never changes
 
 	// passing is read-locked by each write of a controller from before the
@@ -100,23 +82,14 @@ type Grant struct {
 // New returns a gate with all controllers, none of them paused.
 func New() *Gate {
 	g := &Gate{actors: map[string]*part{}, changed: make(chan struct{})}
-	for _, c := range controllers {
-		p := &part{name: c.name}
+	for _, c := range api.Controllers {
+		p := &part{name: c.Name}
 		g.parts = append(g.parts, p)
-		for _, a := range c.actors {
+		for _, a := range c.Actors {
 			g.actors[a] = p
 		}
 	}
 	return g
-}
-
-// Names are those of all controllers.
-func (g *Gate) Names() []string {
-	var names []string
-	for _, p := range g.parts {
-		names = append(names, p.name)
-	}
-	return names
 }
 
 // Set says which controllers are paused since a revision. Older news than it has
@@ -297,16 +270,7 @@ func (g *Gate) part(name string) (*part, error) {
 			return p, nil
 		}
 	}
-	return nil, &api.StatusError{
-		Reason: api.ErrNotFound, Kind: "Controller", Name: name,
-		Message: fmt.Sprintf("controllers %q not found: there are %s", name, strings.Join(g.Names(), ", ")),
-	}
-}
-
-// Check says whether there is such a controller.
-func (g *Gate) Check(name string) error {
-	_, err := g.part(name)
-	return err
+	return nil, api.CheckControllers(name)
 }
 
 // List tells of all controllers.

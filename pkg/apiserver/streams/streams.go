@@ -7,7 +7,6 @@
 package streams
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +52,11 @@ type agent struct {
 	address string
 	conn    *grpc.ClientConn
 }
+
+// onceMore asks again for what changes nothing where the connection has ended before
+// an answer: after a cut of the network nobody has said so until it is used.
+const onceMore = `{"methodConfig":[{"name":[{"service":"orch.v1.Streams","method":"Logs"},{"service":"orch.v1.Streams","method":"Stats"},{"service":"orch.v1.Streams","method":"Containers"}],
+	"retryPolicy":{"maxAttempts":2,"initialBackoff":"0.1s","maxBackoff":"0.1s","backoffMultiplier":1,"retryableStatusCodes":["UNAVAILABLE"]}}]}`
 
 // New returns a service that reaches agents through dial; nil is TCP. The
 // address is host:port.
@@ -244,11 +248,12 @@ func (s *Service) find(ctx context.Context, verb, sub, namespace, name, containe
 	if err != nil {
 		return target{}, err
 	}
-	if container, err = chooseContainer(pod, container); err != nil {
+	c, err := api.ChooseContainer(pod, container)
+	if err != nil {
 		return target{}, err
 	}
 	t, err := s.agentOf(ctx, pod)
-	t.container = container
+	t.container = c.GetName()
 	return t, err
 }
 
@@ -279,23 +284,6 @@ func (s *Service) agentAt(ctx context.Context, node string) (target, error) {
 	return target{node: node, client: v1.NewStreamsClient(conn)}, nil
 }
 
-// chooseContainer is the container that is meant: the one that is named, the one
-// that the pod's annotation names, or the only one.
-func chooseContainer(p *v1.Pod, name string) (string, error) {
-	names := api.ContainerNames(p.GetSpec())
-	name = cmp.Or(name, p.GetMetadata().GetAnnotations()[api.AnnotationDefaultContainer])
-	switch {
-	case name == "" && len(p.GetSpec().GetContainers()) == 1:
-		return p.GetSpec().GetContainers()[0].GetName(), nil
-	case name == "":
-		return "", api.Errorf(api.ErrBadRequest, "a container name must be specified for pod %s, choose one of: %v", p.GetMetadata().GetName(), names)
-	}
-	if api.FindContainer(p.GetSpec(), name) != nil {
-		return name, nil
-	}
-	return "", api.Errorf(api.ErrBadRequest, "container %s is not valid for pod %s, choose one of: %v", name, p.GetMetadata().GetName(), names)
-}
-
 // addressOf is where the agent of a node serves streams.
 func (s *Service) addressOf(ctx context.Context, name string) (string, error) {
 	node, err := s.objects.Node(ctx, name)
@@ -318,7 +306,7 @@ func (s *Service) connect(node, address string) (*grpc.ClientConn, error) {
 	if ok && known.address == address {
 		return known.conn, nil
 	}
-	options := []grpc.DialOption{grpc.WithTransportCredentials(s.credentials(node)), grpc.WithNoProxy()}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(s.credentials(node)), grpc.WithNoProxy(), grpc.WithDefaultServiceConfig(onceMore)}
 	if s.dial != nil {
 		options = append(options, grpc.WithContextDialer(s.dial))
 	}

@@ -10,10 +10,6 @@ import (
 	v1 "orch/proto/v1"
 )
 
-// echo is for how long after a fault its first sign may be written: who was away
-// tells late.
-const echo = 10 * time.Second
-
 // recovery is one pod, or one node, that an injection hit, on its way back.
 type recovery struct {
 	of       *Injection
@@ -82,10 +78,10 @@ func newTracker(r *Report, entries []*v1.LogEntry) *tracker {
 	for _, x := range r.Injections {
 		s, st := x.last.GetSpec(), x.last.GetStatus()
 		x.Round, x.Fault, x.Target, x.Phase, x.Message = s.GetRound(), s.GetFault().GetType(), api.ChaosTarget(x.last), st.GetPhase(), st.GetMessage()
-		x.told = r.End.Add(echo)
+		x.told = r.End.Add(why.Echo)
 		if kind, _ := api.FaultKindOf(x.Fault); st.GetHealedAt() != nil {
 			if x.Healed = st.GetHealedAt().AsTime(); kind.Lasts {
-				x.told = x.Healed.Add(echo)
+				x.told = x.Healed.Add(why.Echo)
 			}
 		}
 		if !x.Injected.IsZero() {

@@ -179,6 +179,13 @@ func (c *Cluster) Up(ctx context.Context, o Options) error {
 	if st.Runtime != "" && st.Runtime != o.Runtime {
 		return fmt.Errorf("cluster %q exists with --runtime=%s: take it down first ('orchctl down --name %s'), or choose another --name", c.Name, st.Runtime, c.Name)
 	}
+	paused, later := o.Paused, []string(nil)
+	if slices.Contains(paused, "all") {
+		paused = api.ControllerNames()
+	}
+	if err := api.CheckControllers(paused...); err != nil {
+		return fmt.Errorf("--paused: %w", err)
+	}
 	st.Runtime = o.Runtime
 	if err := c.chooseNetwork(&st, o); err != nil {
 		return err
@@ -222,8 +229,11 @@ func (c *Cluster) Up(ctx context.Context, o Options) error {
 	c.say("API server on %s", st.Server)
 
 	// The nodes become ready without controllers, but that they need subnets.
-	later, err := c.pause(ctx, cl, o.Paused, st.Subnet != "")
-	if err != nil {
+	if st.Subnet != "" && slices.Contains(paused, "nodeipam") {
+		later = []string{"nodeipam"}
+		paused = slices.DeleteFunc(slices.Clone(paused), func(name string) bool { return name == later[0] })
+	}
+	if err := c.pause(ctx, cl, paused); err != nil {
 		return err
 	}
 	machine, err := rt.Machine(ctx)
@@ -234,37 +244,22 @@ func (c *Cluster) Up(ctx context.Context, o Options) error {
 		return err
 	}
 	c.say("nodes ready on %s: %d", info.Runtime, st.Nodes)
-	if _, err := c.pause(ctx, cl, later, false); err != nil {
+	if err := c.pause(ctx, cl, later); err != nil {
 		return err
 	}
 	return c.useContext(st.Server)
 }
 
-// pause pauses controllers, those that nodes need to become ready not yet.
-func (c *Cluster) pause(ctx context.Context, cl *client.Client, names []string, spare bool) (later []string, err error) {
-	if slices.Contains(names, "all") {
-		r, err := cl.Controllers().ListControllers(ctx, &v1.ListControllersRequest{})
-		if err != nil {
-			return nil, fmt.Errorf("--paused: %w", api.FromStatus(err))
-		}
-		names = nil
-		for _, one := range r.GetControllers() {
-			names = append(names, one.GetName())
-		}
-	}
+func (c *Cluster) pause(ctx context.Context, cl *client.Client, names []string) error {
 	for _, name := range names {
-		if spare && name == "nodeipam" {
-			later = append(later, name)
-			continue
-		}
 		if _, err := cl.Controllers().Pause(ctx, &v1.PauseRequest{Controller: name, Paused: true}); err != nil {
-			return nil, fmt.Errorf("--paused: %w", api.FromStatus(err))
+			return fmt.Errorf("--paused: %w", api.FromStatus(err))
 		}
 	}
-	if len(names) > len(later) {
+	if len(names) > 0 {
 		c.say("controllers paused: %s", strings.Join(names, ", "))
 	}
-	return later, nil
+	return nil
 }
 
 // startAgents starts the agents that do not run, and waits until all nodes are

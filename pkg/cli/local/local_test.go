@@ -159,6 +159,9 @@ func TestUpMayBeginWithControllersPaused(t *testing.T) {
 	if err := c.Up(t.Context(), o); err == nil || !strings.Contains(err.Error(), `--paused: controllers "pods" not found: there are deployment, replicaset, `) {
 		t.Errorf("a name that no controller has: %v", err)
 	}
+	if pids := c.runningPIDs(t); len(pids) > 0 {
+		t.Errorf("after that, these run: %v", pids)
+	}
 	o.Paused = []string{"all"}
 	c.mustUp(t, o) // nodes become ready all the same
 	all := paused()
