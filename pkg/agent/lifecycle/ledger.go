@@ -49,7 +49,7 @@ func (m *Memory) observeEnds(v View) {
 	for _, c := range slices.Concat(v.Containers, slices.Collect(maps.Values(m.Last))) {
 		here[c.ID] = true
 		known := m.Terminations.Find(c.Name, w.id(c.ID))
-		if c.Name == SandboxSlot || c.ID == "" || !c.settled(v.Now) || known != nil && !c.tellsMore(known) {
+		if c.Name == SandboxSlot || c.ID == "" || !c.settled(v.Now) || known != nil && !w.tellsMore(c, known) {
 			continue
 		}
 		e := w.termination(c)
@@ -75,9 +75,18 @@ func (c *Container) settled(now time.Time) bool {
 	return c.Exited() && (c.ExitKnown() || c.Lost || !now.Before(c.EndedAt.Add(statusPatience)))
 }
 
-// tellsMore says that more has become known since it was entered.
-func (c *Container) tellsMore(known *api.Termination) bool {
-	return known.Reason == ReasonStatusUnknown && c.ExitKnown() || known.Reason == api.ReasonKilled && c.OOMKilled
+// tellsMore says that more has become known of a container since it was entered.
+func (w writer) tellsMore(c Container, known *api.Termination) bool {
+	return known.Reason == ReasonStatusUnknown && c.ExitKnown() || known.Reason == api.ReasonKilled && w.starved(c)
+}
+
+// starved says that want of memory ended a container. An engine remembers of any of its
+// processes that it was killed for that; so what ended later, or was ended by somebody,
+// did not end for it. (The kubelet of dockershim's time believed the engine; since then
+// the kernel kills all processes of a container at once, with 137.)
+func (w writer) starved(c Container) bool {
+	_, stopped := w.Memory.Stopped[c.ID]
+	return c.OOMKilled && c.ExitCode == signalBase+9 && !stopped && w.Memory.Killers[c.ID] == ""
 }
 
 // termination is the ledger's entry of a container that has ended. Its reason

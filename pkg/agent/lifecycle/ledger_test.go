@@ -41,6 +41,24 @@ func TestLedgerSaysHowAContainerEnded(t *testing.T) {
 			want: api.Termination{ExitCode: 137, Signal: 9, Reason: "OOMKilled"},
 		},
 		{
+			name: "want of memory that a child had, long before the agent ends the container", end: func(c *Container) { ran(137)(c); c.OOMKilled = true },
+			prepare: func(m *Memory) { m.Stopped["app0"] = Stopped{Why: "failed"} },
+			want:    api.Termination{ExitCode: 137, Signal: 9, Reason: "Stopped", Message: "failed"},
+		},
+		{
+			name: "want of memory that a child had, long before the container was killed on purpose", end: func(c *Container) { ran(137)(c); c.OOMKilled = true },
+			prepare: func(m *Memory) { m.Killers["app0"] = "chaosinjection/x" },
+			want:    api.Termination{ExitCode: 137, Signal: 9, Reason: "Killed", Message: "SIGKILL by chaosinjection/x"},
+		},
+		{
+			name: "want of memory that a child had, in a program that fails later", end: func(c *Container) { ran(3)(c); c.OOMKilled = true },
+			want: api.Termination{ExitCode: 3, Reason: "Error"},
+		},
+		{
+			name: "want of memory that a child had, in a program that is asked to end from outside", end: func(c *Container) { ran(143)(c); c.OOMKilled = true },
+			want: api.Termination{ExitCode: 143, Signal: 15, Reason: "Killed", Message: "SIGTERM from outside: sent neither by the agent nor for want of memory"},
+		},
+		{
 			name: "a kill that the agent has not asked for", end: ran(137),
 			want: api.Termination{ExitCode: 137, Signal: 9, Reason: "Killed", Message: "SIGKILL from outside: sent neither by the agent nor for want of memory"},
 		},

@@ -274,7 +274,7 @@ func (w writer) terminated(c Container) *v1.ContainerStateTerminated {
 		}
 	case c.cannotRun():
 		t.Reason = ReasonCannotRun
-	case c.OOMKilled:
+	case w.starved(c):
 		t.Reason = ReasonOOMKilled
 	case c.ExitCode == 0:
 		t.Reason = ReasonCompleted

@@ -79,6 +79,11 @@ func TestStatus(t *testing.T) {
 			[]string{"Running", "app: running, last OOMKilled 137, restarts 1, ready", "Ready=True"},
 		},
 		{
+			"that a child ran out of memory once is not why a container fails later",
+			view(newPod(), sandbox(), app(attempt(1)), app(exited(3, s, s), oom)),
+			[]string{"Running", "app: running, last Error 3, restarts 1, ready", "Ready=True"},
+		},
+		{
 			"until a new attempt is started, the one before is shown",
 			view(newPod(), sandbox(), app(attempt(1), created), app(exited(3, s, 0))),
 			[]string{"Running", "app: Error 3", unready},
