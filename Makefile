@@ -67,6 +67,10 @@ COUNT ?= 50
 soak: ## Run the tests that are not slow again and again, shuffled, until one fails. COUNT=50
 	@go test -short -shuffle=on -failfast -count=$(COUNT) -timeout=0 $(TESTFLAGS) $(PKG)
 
+.PHONY: netem
+netem: ## Test delayed packets under Debian's kernel, in a virtual machine. ACCEL=kvm is faster.
+	@test/netem/run.sh
+
 FUZZTIME ?= 20s
 
 .PHONY: fuzz
