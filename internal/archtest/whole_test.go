@@ -19,7 +19,7 @@ import (
 // are those of docs/decisions/0010-budget-of-lines.md: a hard limit for the
 // whole, a remark for a package.
 const (
-	maxProductLines = 46_070
+	maxProductLines = 46_065
 	maxPackageLines = 1_500
 )
 

@@ -148,17 +148,14 @@ func (s *Server) joining(ctx context.Context, name string, request [sha256.Size]
 			return identity.User{}, err
 		}
 		noteOf(ctx).object(kindNode, "", name)
+		taken := &api.StatusError{Reason: api.ErrAlreadyExists, Kind: kindNode.Name, Name: name}
 		if api.IsNodeReady(old.object.(*v1.Node)) {
-			return identity.User{}, &api.StatusError{
-				Reason: api.ErrAlreadyExists, Kind: kindNode.Name, Name: name,
-				Message: "a Node with name \"" + name + "\" and status \"Ready\" already exists in the cluster: delete it first (orchctl delete node " + name + "), or join under another --node-name",
-			}
+			taken.Message = "a Node with name \"" + name + "\" and status \"Ready\" already exists in the cluster: delete it first (orchctl delete node " + name + "), or join under another --node-name"
+			return identity.User{}, taken
 		}
 		if j := s.joins.last[name]; j.request != request && s.now().Sub(j.at) < joinPatience {
-			return identity.User{}, &api.StatusError{
-				Reason: api.ErrAlreadyExists, Kind: kindNode.Name, Name: name,
-				Message: "a machine has just joined as Node \"" + name + "\": join under another --node-name, or, if it is the same machine, in half a minute",
-			}
+			taken.Message = "a machine has just joined as Node \"" + name + "\": join under another --node-name, or, if it is the same machine, in half a minute"
+			return identity.User{}, taken
 		}
 		return identity.Node(name, old.object.GetMetadata().GetUid()), nil
 	}

@@ -46,14 +46,19 @@ func (s *Store) seals(key string) bool {
 }
 
 // open decrypts an entry's value. One that is in clear stays as it is: it was
-// written before there were keys.
-func (s *Store) open(e *store.Entry) error {
+// written before there were keys. An entry of the past whose key is gone is as good
+// as compacted.
+func (s *Store) open(e *store.Entry, past bool) error {
 	if !s.seals(e.Key) {
 		return nil
 	}
 	value, err := s.keys.open(e.Key, e.Value)
 	if err != nil {
-		return fmt.Errorf("%s at revision %d: %w", e.Key, e.Revision, err)
+		err = fmt.Errorf("%s at revision %d: %w", e.Key, e.Revision, err)
+		if past {
+			err = fmt.Errorf("%w: %w", store.ErrCompacted, err)
+		}
+		return err
 	}
 	e.Value = value
 	return nil
@@ -80,10 +85,7 @@ func (s *Store) Get(ctx context.Context, key string, at int64) (store.Entry, err
 	if err != nil {
 		return e, err
 	}
-	if err := s.open(&e); err != nil {
-		if at != 0 {
-			err = fmt.Errorf("%w: %w", store.ErrCompacted, err)
-		}
+	if err := s.open(&e, at != 0); err != nil {
 		return store.Entry{}, err
 	}
 	return e, nil
@@ -96,10 +98,7 @@ func (s *Store) List(ctx context.Context, prefix string, o store.ListOptions) (s
 		return p, err
 	}
 	for i := range p.Entries {
-		if err := s.open(&p.Entries[i]); err != nil {
-			if o.At != 0 {
-				err = fmt.Errorf("%w: %w", store.ErrCompacted, err)
-			}
+		if err := s.open(&p.Entries[i], o.At != 0); err != nil {
 			return store.Page{}, err
 		}
 	}
@@ -120,7 +119,7 @@ func (s *Store) Log(ctx context.Context, after int64, limit int) ([]store.Entry,
 
 func (s *Store) past(entries []store.Entry) []store.Entry {
 	for i := range entries {
-		if s.open(&entries[i]) != nil {
+		if s.open(&entries[i], true) != nil {
 			entries[i].Value = nil
 		}
 	}
@@ -144,8 +143,8 @@ func (w *watcher) Next(ctx context.Context) ([]store.Entry, error) {
 	}
 	entries = slices.Clone(entries) // others may read the ones below
 	for i := range entries {
-		if err := w.s.open(&entries[i]); err != nil {
-			return nil, fmt.Errorf("%w: %w", store.ErrCompacted, err)
+		if err := w.s.open(&entries[i], true); err != nil {
+			return nil, err
 		}
 	}
 	return entries, err
@@ -164,7 +163,7 @@ func (s *Store) Reseal(ctx context.Context, why store.Cause) (n int, err error) 
 		}
 		for _, e := range page.Entries {
 			current := s.keys.isCurrent(e.Value)
-			if err := s.open(&e); err != nil {
+			if err := s.open(&e, false); err != nil {
 				return n, err
 			}
 			if current {
