@@ -53,6 +53,14 @@ func newChaosOne(f *factory, use, fault, short string) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if lasts <= 0 {
+				return fmt.Errorf("--for %v: want a time, for example 30s", lasts)
+			}
+			for flag, d := range map[string]time.Duration{"for": lasts, "every": every, "fault-for": each} {
+				if d%time.Second != 0 {
+					return fmt.Errorf("--%s %v: want whole seconds", flag, d)
+				}
+			}
 			s := x.Spec
 			s.EverySeconds, s.DurationSeconds, s.FaultSeconds = wholeSeconds(every), wholeSeconds(lasts), wholeSeconds(each)
 			s.Fault.DelayMilliseconds, s.Fault.OffsetSeconds = int32(delay.Milliseconds()), wholeSeconds(off) //nolint:gosec // the server bounds it
@@ -309,6 +317,13 @@ func forecast(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExpe
 		return err
 	}
 	s := x.GetSpec()
+	ns, err := client.For[*v1.Namespace](c).Get(ctx, "", x.GetMetadata().GetNamespace())
+	if err != nil && !errors.Is(err, api.ErrForbidden) { // who may not read it learns it from the server
+		return err
+	}
+	if name := x.GetMetadata().GetNamespace(); name == api.NamespaceSystem || api.IsChaosProtected(ns) {
+		return fmt.Errorf("namespace %s is protected: nothing in it may be broken", name)
+	}
 	all := chaos.Candidates(s, pods.Items, nodes.Items)
 	fmt.Fprintf(f.Out, "%d may be hit (dry run)\n", len(all))
 	if s.GetSeed() == 0 {
@@ -319,13 +334,17 @@ func forecast(ctx context.Context, f *factory, c *client.Client, x *v1.ChaosExpe
 	if every := s.GetEverySeconds(); every > 0 {
 		rounds = (s.GetDurationSeconds() + every - 1) / every
 	}
-	for round := range min(forecastRounds, rounds) {
+	shown, others := min(forecastRounds, rounds), ""
+	if s.GetFault().GetType() == api.FaultKillPod && len(all) > 0 {
+		shown, others = 1, "; whom the others hit depends on the pods that take the place of those"
+	}
+	for round := range shown {
 		for _, k := range chaos.Choose(s, round+1, len(all)) {
 			fmt.Fprintf(f.Out, "round %d: %s of %s\n", round+1, s.GetFault().GetType(), api.ChaosTarget(chaos.Injection(x, all[k], round, 0, time.Time{})))
 		}
 	}
-	if rounds > forecastRounds {
-		fmt.Fprintf(f.Out, "… %d rounds in all\n", rounds)
+	if rounds > shown {
+		fmt.Fprintf(f.Out, "… %d rounds in all%s\n", rounds, others)
 	}
 	return nil
 }

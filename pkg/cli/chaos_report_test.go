@@ -97,6 +97,33 @@ func TestDryRunSaysHowManyRoundsThereAre(t *testing.T) {
 	contains(t, s.ok("chaos", "kill-pod", "--every", "10s", "--for", "1m", "--seed", "3", "--dry-run=client"), "0 may be hit (dry run)", "… 6 rounds in all")
 }
 
+// A killed pod is not there to be killed again.
+func TestDryRunDoesNotGuessWhomLaterRoundsKill(t *testing.T) {
+	s := begin(t)
+	if _, err := client.For[*v1.Pod](s.client).Create(t.Context(), &v1.Pod{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: &v1.PodSpec{Containers: []*v1.Container{{Name: "app", Image: "app:1"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	out := s.ok("chaos", "kill-pod", "--every", "10s", "--for", "1m", "--seed", "3", "--dry-run=client")
+	if want := "1 may be hit (dry run)\nround 1: KillPod of pod/web\n… 6 rounds in all; whom the others hit depends on the pods that take the place of those\n"; out != want {
+		t.Errorf("%s\nwant:\n%s", out, want)
+	}
+}
+
+func TestDryRunKnowsWhatIsProtected(t *testing.T) {
+	s := begin(t)
+	s.ok("create", "namespace", "prot")
+	s.ok("label", "namespace", "prot", "chaos.orch.dev/protected=true")
+	s.fails(1, "namespace prot is protected: nothing in it may be broken", "-n", "prot", "chaos", "kill", "--dry-run=client")
+}
+
+func TestTimesOfAnExperimentAreWholeSeconds(t *testing.T) {
+	s := begin(t)
+	s.fails(1, "--for 0s: want a time, for example 30s", "chaos", "kill", "--for", "0s")
+	s.fails(1, "--every 400ms: want whole seconds", "chaos", "kill", "--every", "400ms")
+}
+
 func TestDescribeExperiment(t *testing.T) {
 	s := begin(t)
 	kill := &v1.ChaosFault{Type: "KillPod"}

@@ -113,6 +113,7 @@ func MakePlan(s State) (plan Plan) {
 		plan.After = next(x, status, s.Now)
 		if len(plan.Create) == 0 {
 			if x.GetSpec().GetEverySeconds() == 0 {
+				status.Rounds = 0
 				finish(status, s, api.ChaosFailed, "nothing that may be hit was there")
 				return Plan{}
 			}
@@ -186,9 +187,22 @@ func end(s State, status *v1.ChaosExperimentStatus, phase, why string) (plan Pla
 		status.Message = fmt.Sprintf("%s; waiting for %s to heal", why, api.Count(open, "injection"))
 		return plan
 	}
+	if failed := failures(s.Injections); phase == api.ChaosCompleted && len(failed) == int(status.GetInjections()) {
+		phase, why = api.ChaosFailed, cmp.Or(strings.Join(slices.Compact(failed), "; "), "nothing that may be hit was there")+", in "+why
+	}
 	finish(status, s, phase, why)
 	plan.Release = s.Experiment.GetMetadata().GetDeletionTimestamp() != nil
 	return plan
+}
+
+// failures are why injections came to nothing, each for itself.
+func failures(all []*v1.ChaosInjection) (some []string) {
+	for _, i := range all {
+		if i.GetStatus().GetPhase() == api.ChaosFailed {
+			some = append(some, i.GetStatus().GetMessage())
+		}
+	}
+	return some
 }
 
 func finish(status *v1.ChaosExperimentStatus, s State, phase, why string) {

@@ -51,7 +51,7 @@ func experiment(change func(*v1.ChaosExperiment)) *v1.ChaosExperiment {
 // since is an experiment that has run for so many seconds and made rounds.
 func since(seconds int, rounds int32, change func(*v1.ChaosExperiment)) *v1.ChaosExperiment {
 	return experiment(func(x *v1.ChaosExperiment) {
-		x.Status = &v1.ChaosExperimentStatus{Phase: api.ChaosRunning, Rounds: rounds, StartTime: timestamppb.New(begin.Add(-time.Duration(seconds) * time.Second))}
+		x.Status = &v1.ChaosExperimentStatus{Phase: api.ChaosRunning, Rounds: rounds, Injections: rounds, StartTime: timestamppb.New(begin.Add(-time.Duration(seconds) * time.Second))}
 		if change != nil {
 			change(x)
 		}
@@ -65,6 +65,13 @@ func broken(name string, left int, heal bool) *v1.ChaosInjection {
 		Spec:     &v1.ChaosInjectionSpec{PodName: "web-0", PodUid: "u0", Round: 1, Heal: heal, Until: timestamppb.New(begin.Add(time.Duration(left) * time.Second))},
 		Status:   &v1.ChaosInjectionStatus{Phase: api.ChaosInjected},
 	}
+}
+
+// failed is an injection that hit nothing.
+func failed(name string) *v1.ChaosInjection {
+	i := broken(name, 0, false)
+	i.Status.Phase, i.Status.Message = api.ChaosFailed, "no container is named nope"
+	return i
 }
 
 func hitBefore(seconds int, i *v1.ChaosInjection) *v1.ChaosInjection {
@@ -97,6 +104,9 @@ func TestPlan(t *testing.T) {
 		"half of three are two":                    {x: experiment(func(x *v1.ChaosExperiment) { x.Spec.Mode, x.Spec.Value = api.ChaosFixedPercent, 50 }), pods: 3, create: []string{"x-1-1", "x-1-2"}, phase: "Running", after: 10 * time.Second},
 		"at its end it heals":                      {x: since(30, 3, nil), pods: 1, injections: []*v1.ChaosInjection{broken("x-3-1", 0, false)}, heal: []string{"x-3-1"}, phase: "Running", message: "3 rounds in 30s; waiting for 1 injection to heal", after: 10 * time.Second},
 		"it is over when all is healed":            {x: since(31, 3, nil), pods: 1, phase: "Completed", message: "3 rounds in 30s"},
+		"one that could hit nothing fails":         {x: since(31, 3, func(x *v1.ChaosExperiment) { x.Status.Injections = 0 }), phase: "Failed", message: "nothing that may be hit was there, in 3 rounds in 30s"},
+		"so does one whose faults all failed":      {x: since(31, 2, nil), injections: []*v1.ChaosInjection{failed("x-1-1"), failed("x-2-1")}, phase: "Failed", message: "no container is named nope, in 2 rounds in 30s"},
+		"one of which only some failed does not":   {x: since(31, 2, nil), injections: []*v1.ChaosInjection{failed("x-1-1")}, phase: "Completed"},
 		"it does not wait for ever":                {x: since(41, 3, nil), pods: 1, injections: []*v1.ChaosInjection{broken("x-3-1", -10, true)}, phase: "Completed"},
 		"who stops it heals it":                    {x: since(12, 2, stopped), pods: 1, injections: []*v1.ChaosInjection{broken("x-2-1", 3, false)}, heal: []string{"x-2-1"}, phase: "Running", message: "somebody stopped it; waiting", after: 13 * time.Second},
 		"what was stopped before it began is over": {x: experiment(stopped), pods: 1, phase: "Stopped", message: "somebody stopped it"},
@@ -229,4 +239,11 @@ func TestAnExperimentAlwaysEndsHealed(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestARoundThatHitNobodyIsNone(t *testing.T) {
+	plan := MakePlan(State{Experiment: experiment(func(x *v1.ChaosExperiment) { x.Spec.EverySeconds = 0 }), Now: begin})
+	if s := plan.Status; s.GetPhase() != api.ChaosFailed || s.GetRounds() != 0 {
+		t.Errorf("%v", s)
+	}
 }
