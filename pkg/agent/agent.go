@@ -361,8 +361,18 @@ func (a faultPods) Containers(uid string) []lifecycle.Container { return a.obser
 func (a faultPods) Kills(uid, id string, by *v1.ChaosInjection) {
 	if w := a.worker(uid); w != nil {
 		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.killedBy(id, by)
-		w.mu.Unlock()
+	}
+}
+
+func (a faultPods) Spares(uid, id string, by *v1.ChaosInjection) {
+	if w := a.worker(uid); w != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		maps.DeleteFunc(w.memory.Killers, func(of string, k lifecycle.Killer) bool {
+			return of == id && k.Revision == by.GetMetadata().GetResourceVersion()
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +148,57 @@ func TestANodeSaysWhatCanBeBrokenOnIt(t *testing.T) {
 		}
 		if got := m.GetLabels()[api.LabelChaosNetem]; got != "false" {
 			t.Errorf("netem %q", got)
+		}
+	})
+}
+
+// ends are the triggers of the writes that tell of an end by a signal.
+func (c *cluster) ends() (triggers []int64) {
+	c.t.Helper()
+	for e, err := range c.client.History(c.t.Context(), &v1.HistoryRequest{Kind: "Pod"}) {
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if cause := e.GetCause(); strings.Contains(cause.GetMessage(), "killed from outside by signal 9") {
+			triggers = append(triggers, cause.GetTrigger())
+		}
+	}
+	return triggers
+}
+
+func TestOfTwoKillersOneIsToBlame(t *testing.T) {
+	bubble(t, fake.Options{ExitLag: 40 * time.Millisecond}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+		c.start("n1", engine)
+		c.create(pod("web"))
+		p := c.until("web", "ready", running)
+		one := c.inject("one", faultOf(api.FaultKillContainer), p, 0)
+		two := c.inject("two", faultOf(api.FaultKillContainer), p, 0)
+		<-time.After(time.Minute) // virtual; the second may hit the first life or the next one
+		c.until("web", "ready", running)
+		for _, trigger := range c.ends() {
+			if trigger != one.GetMetadata().GetResourceVersion() && trigger != two.GetMetadata().GetResourceVersion() {
+				t.Errorf("an end follows from %d, not from %d or %d", trigger, one.GetMetadata().GetResourceVersion(), two.GetMetadata().GetResourceVersion())
+			}
+		}
+		if n := len(c.ends()); n == 0 {
+			t.Error("no end was told")
+		}
+	})
+}
+
+func TestAFaultThatLastsIsNotToBlameForAKillFromOutside(t *testing.T) {
+	bubble(t, fake.Options{}, func(t *testing.T, c *cluster, engine *fake.Engine) {
+		c.start("n1", engine)
+		c.create(pod("web"))
+		p := c.until("web", "ready", running)
+		c.inject("pause", faultOf(api.FaultPauseContainer), p, time.Minute)
+		c.untilInjection("pause", api.ChaosInjected)
+		if err := engine.Kill(t.Context(), id(p, "app"), "SIGKILL"); err != nil {
+			t.Fatal(err)
+		}
+		c.until("web", "restarted", restarted(1))
+		if got := c.ends(); !slices.Equal(got, []int64{0}) {
+			t.Errorf("the ends follow from %d, and nobody knows from what", got)
 		}
 	})
 }

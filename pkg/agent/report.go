@@ -31,9 +31,7 @@ const (
 type report struct {
 	status *v1.PodStatus
 	ledger string // the annotation of terminations; "" is none to write
-	// unready are the answers for which containers are not ready. They are in no
-	// status, only in the sentence that tells of one.
-	unready map[string]string
+	hints  lifecycle.Hints
 }
 
 // in says that the pod says so already.
@@ -48,7 +46,7 @@ func (r report) in(pod *v1.Pod) bool {
 // Concurrency: all methods may be called from several goroutines.
 type reporter struct {
 	pods    client.Resource[*v1.Pod]
-	lasting func(uid string) int64 // the revision that has the pod hurt now; 0: none
+	lasting func(uid string, types []string) int64 // the revision that has the pod hurt now; 0: none
 	uid     string
 	key     api.Key
 	log     *slog.Logger
@@ -61,24 +59,6 @@ type reporter struct {
 	ctx     context.Context //nolint:containedctx // of the wanted status: its end and its trigger
 	wrote   *report         // as the server took it last
 	writing chan struct{}   // nil: no write under way; closed when all is written
-	blamed  int64           // the revision whose work the next end of a container is; 0: of none
-}
-
-// Blame makes the next end of a container the work of a revision; 0: of none.
-func (r *reporter) Blame(revision int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.blamed = revision
-}
-
-// culprit is the revision that a fact is the work of; 0: of none.
-func (r *reporter) culprit(reason string) (revision int64) {
-	if reason == "ContainerExited" || reason == "ContainerStarted" {
-		r.mu.Lock()
-		revision, r.blamed = r.blamed, 0
-		r.mu.Unlock()
-	}
-	return cmp.Or(revision, r.lasting(r.uid))
 }
 
 func newReporter(a *Agent, uid string, key api.Key) *reporter {
@@ -87,8 +67,8 @@ func newReporter(a *Agent, uid string, key api.Key) *reporter {
 
 // Report makes status the one to write, with the ledger of terminations. pod is what the mirror shows. The write
 // carries ctx's trigger and ends with ctx.
-func (r *reporter) Report(ctx context.Context, pod *v1.Pod, status *v1.PodStatus, ledger string, unready map[string]string) {
-	wanted := report{status, ledger, unready}
+func (r *reporter) Report(ctx context.Context, pod *v1.Pod, status *v1.PodStatus, ledger string, hints lifecycle.Hints) {
+	wanted := report{status, ledger, hints}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	version := pod.GetMetadata().GetResourceVersion()
@@ -153,11 +133,11 @@ func (r *reporter) write() {
 			continue
 		}
 
-		reason, message, fact := lifecycle.Explain(pod, wanted.status, wanted.ledger, wanted.unready)
+		x := lifecycle.Explain(pod, wanted.status, wanted.ledger, wanted.hints)
 		// What follows from the version that is replaced, which may be the agent's own.
-		cause := client.WithTrigger(client.WithCause(ctx, reason, "%s", message), max(client.TriggerOf(ctx), pod.GetMetadata().GetResourceVersion()))
-		if fact { // it began here, whatever the pod's version, or with who hurt it
-			cause = client.WithTrigger(cause, r.culprit(reason))
+		cause := client.WithTrigger(client.WithCause(ctx, x.Reason, "%s", x.Message), max(client.TriggerOf(ctx), pod.GetMetadata().GetResourceVersion()))
+		if x.Fact { // it began here, whatever the pod's version, or with who hurt it
+			cause = client.WithTrigger(cause, cmp.Or(x.Trigger, r.lasting(r.uid, x.Suspects)))
 		}
 		pod.Status = wanted.status
 		if wanted.ledger != "" {

@@ -173,7 +173,7 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 		Shift:       w.agent.clock.Shift(),
 	}
 	for _, c := range v.Containers {
-		if i := w.agent.faults.StoppedBy(c.EndedAt); i != nil && c.Exited() && w.memory.Killers[c.ID] == "" {
+		if i := w.agent.faults.StoppedBy(c.EndedAt); i != nil && c.Exited() {
 			w.killedBy(c.ID, i)
 		}
 	}
@@ -210,7 +210,7 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 	if v.Pod != nil {
 		w.announce(ctx, v.Pod, plan)
 		w.memory.Status = lifecycle.Status(v)
-		w.reporter.Report(client.WithTrigger(ctx, w.revision), v.Pod, w.memory.Status, lifecycle.Ledger(v), lifecycle.Unready(v))
+		w.reporter.Report(client.WithTrigger(ctx, w.revision), v.Pod, w.memory.Status, lifecycle.Ledger(v), lifecycle.HintsOf(v))
 	}
 	wake = math.MaxInt64
 	for _, t := range []time.Time{plan.Wake, lifecycle.StatusDue(v)} {
@@ -221,14 +221,12 @@ func (w *worker) step(ctx context.Context) (wake time.Duration, done bool) {
 	return wake, plan.Done
 }
 
-// killedBy makes the end of a container the work of an injection; nil: of none. The
-// caller holds w.mu.
+// killedBy makes the end of a container the work of an injection, unless it is
+// another's already. The caller holds w.mu.
 func (w *worker) killedBy(id string, i *v1.ChaosInjection) {
-	delete(w.memory.Killers, id)
-	if i != nil {
-		w.memory.Killers[id] = "chaosinjection/" + i.GetMetadata().GetName()
+	if _, taken := w.memory.Killers[id]; !taken {
+		w.memory.Killers[id] = lifecycle.Killer{Name: "chaosinjection/" + i.GetMetadata().GetName(), Revision: i.GetMetadata().GetResourceVersion()}
 	}
-	w.reporter.Blame(i.GetMetadata().GetResourceVersion())
 }
 
 // ready tells whether a container is, as the worker saw when it looked last; nil where

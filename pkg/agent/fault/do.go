@@ -28,7 +28,7 @@ func (k *Keeper) wreck(ctx context.Context, i *v1.ChaosInjection) (what string, 
 			k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, i) // before, so that what comes of it has its cause
 			err := k.o.Runtime.Kill(ctx, c.ID, signal)
 			if err != nil {
-				k.o.Pods.Kills(i.GetSpec().GetPodUid(), c.ID, nil)
+				k.o.Pods.Spares(i.GetSpec().GetPodUid(), c.ID, i)
 			}
 			return err
 		})

@@ -66,9 +66,10 @@ type Pods interface {
 	Known() int64
 	// Containers are those of a pod, its sandboxes among them.
 	Containers(uid string) []lifecycle.Container
-	// Kills makes the next end of a container of a pod the work of an injection, which
-	// is about to kill it; nil: of none.
+	// Kills makes the end of a container of a pod the work of an injection, which is
+	// about to kill it; Spares takes that back.
 	Kills(uid, id string, by *v1.ChaosInjection)
+	Spares(uid, id string, by *v1.ChaosInjection)
 	// Halt makes the agent begin nothing more with any pod, and ends what it has
 	// begun; GoOn ends that.
 	Halt()
@@ -164,15 +165,14 @@ func (k *Keeper) StoppedBy(ended time.Time) *v1.ChaosInjection {
 	return nil
 }
 
-// Lasting is the revision of the newest injection that a pod suffers from now; 0: of
-// none.
-func (k *Keeper) Lasting(uid string) (revision int64) {
+// Lasting is the revision of the newest injection of these types that a pod suffers
+// from now; 0: of none.
+func (k *Keeper) Lasting(uid string, types []string) (revision int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, r := range k.records {
 		i := r.Injection
-		kind, _ := api.FaultKindOf(i.GetSpec().GetFault().GetType())
-		if i.GetSpec().GetPodUid() == uid && kind.Lasts && !api.IsInjectionOver(i) && k.busy[i.GetMetadata().GetUid()] != Heal {
+		if i.GetSpec().GetPodUid() == uid && slices.Contains(types, i.GetSpec().GetFault().GetType()) && !api.IsInjectionOver(i) && k.busy[i.GetMetadata().GetUid()] != Heal {
 			revision = max(revision, i.GetMetadata().GetResourceVersion())
 		}
 	}

@@ -3,18 +3,56 @@ package lifecycle
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"strings"
 
 	"orch/pkg/api"
 	v1 "orch/proto/v1"
 )
 
+// Hints are what an agent knows beside a pod's status of why it is so.
+type Hints struct {
+	// Unready are the answers for which containers are not ready, by their names.
+	Unready map[string]string
+	// Killers are who had containers killed, by their ids.
+	Killers map[string]Killer
+}
+
+// HintsOf are those of the present moment.
+func HintsOf(v View) Hints {
+	h := Hints{Unready: map[string]string{}, Killers: maps.Clone(v.Memory.Killers)}
+	for name, c := range v.Memory.Last {
+		h.Unready[name] = v.Health[c.ID].Unready
+	}
+	return h
+}
+
+// Explanation is why a status is written.
+type Explanation struct {
+	Reason, Message string
+	// Fact says that nothing that was written before made it necessary: a container
+	// ended by itself, or was killed from outside.
+	Fact bool
+	// Trigger is the revision that is known to have brought it about; 0: none.
+	Trigger int64
+	// Suspects are the types of faults that can have brought it about, as long as the
+	// pod suffers from one.
+	Suspects []string
+}
+
+// What hinders a container may be why it does not answer, or ends; only want of
+// memory is why it is ended for that.
+var (
+	hindering = []string{
+		api.FaultPauseContainer, api.FaultStressCPU, api.FaultStressMemory, api.FaultNetworkCut, api.FaultNetworkLoss, api.FaultNetworkDelay,
+	}
+	starving = []string{api.FaultStressMemory}
+)
+
 // Explain says in one word and one sentence what was observed that makes the
 // status (and with it the ledger) differ from what the pod says: the cause of
-// the write. It is a fact where nothing that was written before made it
-// necessary: a container ended by itself, or was killed from outside. unready are the
-// answers for which containers are not ready, by name.
-func Explain(before *v1.Pod, after *v1.PodStatus, ledger string, unready map[string]string) (reason, message string, fact bool) {
+// the write.
+func Explain(before *v1.Pod, after *v1.PodStatus, ledger string, hints Hints) Explanation {
 	old := map[string]*v1.ContainerStatus{}
 	for _, c := range api.AllStatuses(before.GetStatus()) {
 		old[c.GetName()] = c
@@ -22,68 +60,75 @@ func Explain(before *v1.Pod, after *v1.PodStatus, ledger string, unready map[str
 	known := api.TerminationsOf(&v1.Pod{Metadata: &v1.ObjectMeta{Annotations: map[string]string{api.AnnotationTerminations: ledger}}})
 	for _, c := range api.AllStatuses(after) {
 		limit := api.FindContainer(before.GetSpec(), c.GetName()).GetResources().GetLimits()[api.ResourceMemory]
-		if reason, message, fact = explainContainer(old[c.GetName()], c, known, limit); reason != "" {
-			if answer := unready[c.GetName()]; reason == "ContainerUnready" && answer != "" {
-				message += ": " + answer
-			}
-			return reason, message, fact
+		if x := explainContainer(old[c.GetName()], c, known, limit, hints); x.Reason != "" {
+			return x
 		}
 	}
 	was := before.GetStatus()
 	switch {
 	case was.GetPhase() != after.GetPhase() && after.GetReason() != "":
-		return after.GetReason(), after.GetMessage(), true
+		return Explanation{Reason: after.GetReason(), Message: after.GetMessage(), Fact: true, Suspects: starving}
 	case was.GetPhase() != after.GetPhase():
-		return "PhaseChanged", fmt.Sprintf("the pod's phase is %s", after.GetPhase()), false
+		return Explanation{Reason: "PhaseChanged", Message: fmt.Sprintf("the pod's phase is %s", after.GetPhase())}
 	case was.GetPodIp() != after.GetPodIp() && after.GetPodIp() != "":
-		return "SandboxReady", "the pod's sandbox has the address " + after.GetPodIp(), false
+		return Explanation{Reason: "SandboxReady", Message: "the pod's sandbox has the address " + after.GetPodIp()}
 	case was.GetPodIp() != after.GetPodIp():
-		return "SandboxChanged", "the pod's sandbox has ended", true
+		return Explanation{Reason: "SandboxChanged", Message: "the pod's sandbox has ended", Fact: true}
 	case was.GetObservedGeneration() != after.GetObservedGeneration():
-		return "GenerationObserved", fmt.Sprintf("the agent saw generation %d of the pod", after.GetObservedGeneration()), false
+		return Explanation{Reason: "GenerationObserved", Message: fmt.Sprintf("the agent saw generation %d of the pod", after.GetObservedGeneration())}
 	case before.GetMetadata().GetAnnotations()[api.AnnotationTerminations] != ledger:
-		return "TerminationRecorded", "the agent read the last lines of what ended", false
+		return Explanation{Reason: "TerminationRecorded", Message: "the agent read the last lines of what ended"}
 	}
-	return "StatusObserved", "the agent observed the pod's containers", false
+	return Explanation{Reason: "StatusObserved", Message: "the agent observed the pod's containers"}
 }
 
-func explainContainer(was, is *v1.ContainerStatus, known api.Terminations, limit string) (reason, message string, fact bool) {
+func explainContainer(was, is *v1.ContainerStatus, known api.Terminations, limit string, hints Hints) (x Explanation) {
 	name := is.GetName()
 	end := cmp.Or(is.GetState().GetTerminated(), is.GetLastState().GetTerminated())
 	ended := ""
-	if end != nil && end.GetContainerId() != was.GetState().GetTerminated().GetContainerId() &&
-		end.GetContainerId() != was.GetLastState().GetTerminated().GetContainerId() {
+	told := func(t *v1.ContainerStateTerminated) bool { // with its exit code, if it is known
+		return t.GetContainerId() == end.GetContainerId() && (t.GetReason() != ReasonStatusUnknown || end.GetReason() == ReasonStatusUnknown)
+	}
+	if end != nil && !told(was.GetState().GetTerminated()) && !told(was.GetLastState().GetTerminated()) {
 		entry := known.Find(name, end.GetContainerId())
 		ended = fmt.Sprintf("container %s %s", name, describeExit(end, entry, limit))
-		fact = entry == nil || entry.Reason != api.ReasonStopped
+		_, id, _ := strings.Cut(end.GetContainerId(), "://")
+		x = Explanation{Fact: entry == nil || entry.Reason != api.ReasonStopped, Trigger: hints.Killers[id].Revision}
+		switch {
+		case end.GetReason() == ReasonOOMKilled:
+			x.Suspects = starving
+		case entry == nil || entry.Reason != api.ReasonKilled: // who is killed from outside was not hindered
+			x.Suspects = hindering
+		}
 	}
 	waiting := is.GetState().GetWaiting()
 	switch {
 	case is.GetState().GetRunning() != nil && is.GetContainerId() != was.GetContainerId():
-		message = fmt.Sprintf("container %s started", name)
+		x.Reason, x.Message = "ContainerStarted", fmt.Sprintf("container %s started", name)
 		if ended != "" {
-			message = ended + " and was started again"
+			x.Message = ended + " and was started again"
 		} else if is.GetRestartCount() > 0 {
-			message = fmt.Sprintf("container %s started again (restart %d)", name, is.GetRestartCount())
+			x.Message = fmt.Sprintf("container %s started again (restart %d)", name, is.GetRestartCount())
 		}
-		return "ContainerStarted", message, fact
 	case ended != "":
 		if _, next, ok := strings.Cut(waiting.GetMessage(), "; "); ok {
 			ended += "; " + next
 		}
-		return "ContainerExited", ended, fact
+		x.Reason, x.Message = "ContainerExited", ended
 	case waiting != nil && waiting.GetReason() != was.GetState().GetWaiting().GetReason():
-		message = fmt.Sprintf("container %s is waiting: %s", name, waiting.GetReason())
+		x.Reason, x.Message = waiting.GetReason(), fmt.Sprintf("container %s is waiting: %s", name, waiting.GetReason())
 		if m := waiting.GetMessage(); m != "" {
-			message += ": " + m
+			x.Message += ": " + m
 		}
-		return waiting.GetReason(), message, false
-	case is.GetReady() && !was.GetReady():
-		return "ContainerReady", fmt.Sprintf("container %s is ready", name), false // it follows from its start, or from when it was not
+	case is.GetReady() && !was.GetReady(): // it follows from its start, or from when it was not
+		x.Reason, x.Message = "ContainerReady", fmt.Sprintf("container %s is ready", name)
 	case was.GetReady() && !is.GetReady():
-		return "ContainerUnready", fmt.Sprintf("container %s is no longer ready", name), true
+		x = Explanation{Reason: "ContainerUnready", Message: fmt.Sprintf("container %s is no longer ready", name), Fact: true, Suspects: hindering}
+		if answer := hints.Unready[name]; answer != "" {
+			x.Message += ": " + answer
+		}
 	}
-	return "", "", false
+	return x
 }
 
 // describeExit says how a process ended, and by whose hand as far as the ledger

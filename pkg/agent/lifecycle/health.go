@@ -40,15 +40,6 @@ func (v View) begun(spec *v1.Container, c Container) bool {
 
 func (v View) hookFailed(c Container) bool { return v.Memory.PostStart[c.ID] != nil }
 
-// Unready are the answers for which containers are not ready, by their names.
-func Unready(v View) map[string]string {
-	all := map[string]string{}
-	for name, c := range v.Memory.Last {
-		all[name] = v.Health[c.ID].Unready
-	}
-	return all
-}
-
 // Targets are the containers that are to be probed.
 func Targets(v View) []probe.Target {
 	var targets []probe.Target

@@ -63,7 +63,7 @@ func (m *Memory) observeEnds(v View) {
 	maps.DeleteFunc(m.Unhealthy, func(id string, _ probe.Health) bool { return gone(id) })
 	maps.DeleteFunc(m.StopBy, func(id string, _ time.Time) bool { return gone(id) })
 	maps.DeleteFunc(m.Messages, func(id, _ string) bool { return gone(id) })
-	maps.DeleteFunc(m.Killers, func(id, _ string) bool { return gone(id) })
+	maps.DeleteFunc(m.Killers, func(id string, _ Killer) bool { return gone(id) })
 	maps.DeleteFunc(m.PostStart, func(id string, _ error) bool { return gone(id) })
 	for _, known := range []map[string]bool{m.LogRead, m.PreStop} {
 		maps.DeleteFunc(known, func(id string, _ bool) bool { return gone(id) })
@@ -86,7 +86,7 @@ func (w writer) tellsMore(c Container, known *api.Termination) bool {
 // the kernel kills all processes of a container at once, with 137.)
 func (w writer) starved(c Container) bool {
 	_, stopped := w.Memory.Stopped[c.ID]
-	return c.OOMKilled && c.ExitCode == signalBase+9 && !stopped && w.Memory.Killers[c.ID] == ""
+	return c.OOMKilled && c.ExitCode == signalBase+9 && !stopped && w.Memory.Killers[c.ID].Name == ""
 }
 
 // termination is the ledger's entry of a container that has ended. Its reason
@@ -120,7 +120,7 @@ func (w writer) termination(c Container) api.Termination {
 	case outsideSignals[e.Signal] != "":
 		e.Reason = api.ReasonKilled
 		e.Message = fmt.Sprintf("%s from outside: sent neither by the agent nor for want of memory", outsideSignals[e.Signal])
-		if by := w.Memory.Killers[c.ID]; by != "" {
+		if by := w.Memory.Killers[c.ID].Name; by != "" {
 			e.Message = fmt.Sprintf("%s by %s", outsideSignals[e.Signal], by)
 		} else if w.sandboxEnded(c.Sandbox) {
 			e.Message += "; the pod's sandbox ended too, as when the engine is stopped"

@@ -47,7 +47,7 @@ func TestLedgerSaysHowAContainerEnded(t *testing.T) {
 		},
 		{
 			name: "want of memory that a child had, long before the container was killed on purpose", end: func(c *Container) { ran(137)(c); c.OOMKilled = true },
-			prepare: func(m *Memory) { m.Killers["app0"] = "chaosinjection/x" },
+			prepare: func(m *Memory) { m.Killers["app0"] = Killer{Name: "chaosinjection/x"} },
 			want:    api.Termination{ExitCode: 137, Signal: 9, Reason: "Killed", Message: "SIGKILL by chaosinjection/x"},
 		},
 		{

@@ -193,7 +193,7 @@ type Memory struct {
 	// Terminations are how containers ended; nil until the pod was seen.
 	Terminations api.Terminations
 	// Killers says, by id, who had a container killed on purpose.
-	Killers map[string]string
+	Killers map[string]Killer
 	// Messages holds, by id, what containers said at their end.
 	Messages map[string]string
 	// LogRead holds, by id, what ended and whose log needs no reading any more.
@@ -227,6 +227,12 @@ type Memory struct {
 type Stopped struct {
 	Why string
 	At  time.Time
+}
+
+// Killer is what had a container killed on purpose, and the revision that it has.
+type Killer struct {
+	Name     string
+	Revision int64
 }
 
 // Failure is an engine call that failed, and when to try again.
@@ -265,7 +271,7 @@ func NewMemory() *Memory {
 
 		Unhealthy: map[string]probe.Health{},
 		Stopped:   map[string]Stopped{},
-		Killers:   map[string]string{},
+		Killers:   map[string]Killer{},
 		Messages:  map[string]string{},
 		PostStart: map[string]error{},
 		PreStop:   map[string]bool{},

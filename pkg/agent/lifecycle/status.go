@@ -168,7 +168,7 @@ func (w writer) container(c *v1.Container) *v1.ContainerStatus {
 	last, ok := w.Memory.Last[c.GetName()]
 	s := &v1.ContainerStatus{Name: c.GetName(), Image: c.GetImage(), State: &v1.ContainerState{}, Started: proto.Bool(false)}
 	before := w.before(last)
-	if ok && !last.Exited() && (!last.Running() || !w.begun(c, last) || before != nil && w.untold(before)) {
+	if ok && (!last.Exited() && (!last.Running() || !w.begun(c, last)) || before != nil && w.untold(before)) {
 		// Made and not started yet, or not to the end of its hook, or sooner than the
 		// engine tells how the life before went: until then that is what there is.
 		s.RestartCount = int32(last.Attempt)

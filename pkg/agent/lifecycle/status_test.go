@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,11 @@ func TestStatus(t *testing.T) {
 		{
 			"also when the next life has begun, so that no story begins before the one it follows",
 			view(newPod(), sandbox(), app(attempt(1)), app(ended)),
+			[]string{"Running", "app: running, ready", "Ready=True"},
+		},
+		{
+			"nor is one told whose end is not known either",
+			view(newPod(), sandbox(), app(attempt(1), ended), app(ended)),
 			[]string{"Running", "app: running, ready", "Ready=True"},
 		},
 		{
@@ -329,10 +335,55 @@ func TestExplain(t *testing.T) {
 			if test.ledger != nil {
 				ledger = api.Terminations{"app": {*test.ledger}}.String()
 			}
-			reason, message, fact := Explain(pod, Status(test.after.with()), ledger, Unready(test.after))
-			if reason != test.reason || message != test.message || fact != test.fact {
-				t.Errorf("got %s: %s (%v); want %s: %s (%v)", reason, message, fact, test.reason, test.message, test.fact)
+			x := Explain(pod, Status(test.after.with()), ledger, HintsOf(test.after))
+			if x.Reason != test.reason || x.Message != test.message || x.Fact != test.fact {
+				t.Errorf("got %s: %s (%v); want %s: %s (%v)", x.Reason, x.Message, x.Fact, test.reason, test.message, test.fact)
 			}
 		})
+	}
+}
+
+func TestAnEndIsTheWorkOfWhoIsKnownOrSuspected(t *testing.T) {
+	running := Status(view(newPod(), sandbox(), app()).with())
+	killed := view(newPod(), sandbox(), app(exited(137, time.Second, 0)))
+	from := func(reason string) *api.Termination {
+		return &api.Termination{ContainerID: "docker://app0", Reason: reason, Signal: 9}
+	}
+	for name, test := range map[string]struct {
+		after   View
+		end     *api.Termination
+		killers map[string]Killer
+		want    Explanation
+	}{
+		"killed by an injection": {
+			killed, from(api.ReasonKilled), map[string]Killer{"app0": {"chaosinjection/a", 7}, "other": {"chaosinjection/b", 8}},
+			Explanation{Trigger: 7},
+		},
+		"killed by nobody knows whom, and by no hindrance": {killed, from(api.ReasonKilled), map[string]Killer{"other": {"chaosinjection/b", 8}}, Explanation{}},
+		"ended by itself":      {view(newPod(), sandbox(), app(exited(1, time.Second, 0))), from(ReasonError), nil, Explanation{Suspects: hindering}},
+		"for want of memory":   {view(newPod(), sandbox(), app(exited(137, time.Second, 0), func(c *Container) { c.OOMKilled = true })), from(ReasonOOMKilled), nil, Explanation{Suspects: starving}},
+		"for a liveness probe": {killed, from(api.ReasonLivenessFailed), nil, Explanation{Suspects: hindering}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := newPod()
+			pod.Status = running
+			got := Explain(pod, Status(test.after.with()), api.Terminations{"app": {*test.end}}.String(), Hints{Killers: test.killers})
+			if got.Trigger != test.want.Trigger || !slices.Equal(got.Suspects, test.want.Suspects) || !got.Fact {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// A code that the engine told too late is told again, with what it means.
+func TestAnEndThatBecomesKnownIsToldAgain(t *testing.T) {
+	pod := newPod()
+	pod.Status = Status(view(pod, sandbox(), app(ended, func(c *Container) { c.EndedAt = now.Add(-2 * time.Second) })).with())
+	x := Explain(pod, Status(view(pod, sandbox(), app(exited(137, time.Second, 0))).with()), "", Hints{})
+	if x.Reason != "ContainerExited" || x.Message != "container app exited with code 137 (killed by signal 9)" {
+		t.Errorf("%+v", x)
+	}
+	if x := Explain(pod, pod.GetStatus(), "", Hints{}); x.Reason != "StatusObserved" {
+		t.Errorf("an end that is still unknown: %+v", x)
 	}
 }
