@@ -191,3 +191,30 @@ func TestALogThatWasCompactedSaysWhereItBegins(t *testing.T) {
 		t.Errorf("what is left of a log begins at %d, want 5", g.From)
 	}
 }
+
+// Who goes back to what was there before has rolled out no new version.
+func TestAVersionThatWasThereBeforeIsNoNewOne(t *testing.T) {
+	roll := func(images ...string) Grade {
+		b := &book{}
+		b.write("apiserver", "Bootstrap", 0, &v1.Namespace{Metadata: &v1.ObjectMeta{Name: "default"}})
+		d := &v1.Deployment{Metadata: meta("web", "d", nil), Spec: &v1.DeploymentSpec{Replicas: proto.Int32(1)}, Status: &v1.DeploymentStatus{}}
+		for _, image := range images {
+			d.Metadata.Generation++
+			d.Spec.Template = &v1.PodTemplateSpec{Spec: &v1.PodSpec{Containers: []*v1.Container{{Name: "app", Image: image}}}}
+			rev := b.write("admin", "ImageSet", 0, d)
+			d.Status = &v1.DeploymentStatus{ObservedGeneration: d.Metadata.Generation, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}
+			if image == "bad" {
+				d.Status.UpdatedReplicas = 0
+			}
+			b.write("deployment-controller", "StatusCounted", rev, d)
+		}
+		return Lessons()[3].Check(b.log)
+	}
+	const mark = "A new version was rolled out"
+	if got := given(roll("web:1", "bad", "web:1")); strings.Contains(got, mark) {
+		t.Errorf("a bad version was taken back: %s", got)
+	}
+	if got := given(roll("web:1", "web:2")); !strings.Contains(got, mark) {
+		t.Errorf("a new version: %s", got)
+	}
+}

@@ -106,8 +106,16 @@ func rollouts(s *story) {
 			return newTemplate(e, was, is) && was.GetStatus().GetAvailableReplicas() == was.GetSpec().GetReplicas() && promised(was) > 0
 		})
 	}
-	s.mark("A new version was rolled out", chain(begin, s.rolledOut), "orchctl set image deployment/recommend-service app=recommend-service:1.2.0, and wait until it is done")
-	s.mark("Nobody missed anything: all the time there were as many as promised", chain(begin, func(begun *v1.LogEntry) *v1.LogEntry {
+	// A new version is one that it never had.
+	fresh := func(after *v1.LogEntry) *v1.LogEntry {
+		e := begin(after)
+		for e != nil && s.hadBefore(e) {
+			e = begin(e)
+		}
+		return e
+	}
+	s.mark("A new version was rolled out", chain(fresh, s.rolledOut), "orchctl set image deployment/recommend-service app=recommend-service:1.2.0, and wait until it is done")
+	s.mark("Nobody missed anything: all the time there were as many as promised", chain(fresh, func(begun *v1.LogEntry) *v1.LogEntry {
 		done := s.rolledOut(begun)
 		if done == nil || s.brokenPromise(begun, done) {
 			return nil
@@ -142,6 +150,14 @@ func rollouts(s *story) {
 var unstarted = []string{
 	"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff",
 	"CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+}
+
+// hadBefore says that a Deployment had its template before an entry already.
+func (s *story) hadBefore(e *v1.LogEntry) bool {
+	want := e.GetObject().GetDeployment()
+	return each(s, nil, func(_ *v1.LogEntry, _, is *v1.Deployment) bool {
+		return uid(is) == uid(want) && proto.Equal(is.GetSpec().GetTemplate(), want.GetSpec().GetTemplate())
+	}) != e
 }
 
 // nextTemplate finds the next rollout of a Deployment after one.
