@@ -172,9 +172,20 @@ func (i *inspection) look(ctx context.Context, found *findings) (again []*invari
 	return again, nil
 }
 
+// hit is the newest entry of an injection from which a pod suffers now; nil: none.
+func (i *inspection) hit(namespace, pod string) (found *v1.LogEntry) {
+	for e := range i.checker.Faults() {
+		x := e.GetObject().GetChaosInjection()
+		if x.GetSpec().GetPodName() == pod && x.GetMetadata().GetNamespace() == namespace && !api.IsInjectionOver(x) && e.GetRevision() > found.GetRevision() {
+			found = e
+		}
+	}
+	return found
+}
+
 // explain leaves the violations of the class that is asked for, and follows the
-// cause of each to where it began. What only a machine tells is because of the last
-// that happened to its pod.
+// cause of each to where it began. What only a machine tells is because of an
+// injection that lasts, or of the last that happened to its pod.
 func (i *inspection) explain(ctx context.Context, all []*invariant.Violation) ([]*invariant.Violation, error) {
 	some := []*invariant.Violation{}
 	var entries []*v1.LogEntry
@@ -183,8 +194,11 @@ func (i *inspection) explain(ctx context.Context, all []*invariant.Violation) ([
 			continue
 		}
 		some = append(some, v)
+		name := strings.TrimPrefix(v.Object, "pod/")
 		if v.Entry == nil {
-			name := strings.TrimPrefix(v.Object, "pod/")
+			v.Entry = i.hit(v.Namespace, name)
+		}
+		if v.Entry == nil {
 			for e, err := range i.client.History(ctx, &v1.HistoryRequest{Kind: "Pod", Namespace: v.Namespace, Name: name, Limit: 1}) {
 				if err != nil {
 					return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"orch/pkg/api"
 	"orch/pkg/client"
+	"orch/pkg/invariant"
 	v1 "orch/proto/v1"
 )
 
@@ -162,5 +163,27 @@ func TestInvariantsAreWatched(t *testing.T) {
 	}
 	if code := <-ended; code != 1 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Who is frozen on purpose is not ready for that, and not for its start.
+func TestWhatAMachineTellsIsTheWorkOfAFaultThatLasts(t *testing.T) {
+	injection := func(pod, phase string, rev int64) *v1.LogEntry {
+		return &v1.LogEntry{Revision: rev, Kind: "ChaosInjection", Namespace: "default", Name: pod, Object: api.Wrap(&v1.ChaosInjection{
+			Metadata: &v1.ObjectMeta{Namespace: "default", Name: pod},
+			Spec:     &v1.ChaosInjectionSpec{PodName: pod}, Status: &v1.ChaosInjectionStatus{Phase: phase},
+		})}
+	}
+	i := &inspection{checker: invariant.New()}
+	for _, e := range []*v1.LogEntry{injection("a", api.ChaosInjected, 1), injection("b", api.ChaosHealed, 2)} {
+		i.checker.Check(e)
+	}
+	for pod, want := range map[string]int64{"a": 1, "b": 0, "c": 0} {
+		if got := i.hit("default", pod).GetRevision(); got != want {
+			t.Errorf("pod %s is hit by revision %d, want %d", pod, got, want)
+		}
+	}
+	if i.hit("other", "a") != nil {
+		t.Error("a pod of another namespace is hit")
 	}
 }

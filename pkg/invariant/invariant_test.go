@@ -298,7 +298,7 @@ func TestWhatTheMachinesTell(t *testing.T) {
 			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
 		}},
 		{"a ready pod is frozen", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {frozen}}, []string{
-			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",
+			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1 (1 frozen)",
 		}},
 		{"a sidecar is none of the containers that make a pod ready", []*v1.Pod{pod("a")}, map[string][]*v1.NodeContainer{"node-1": {sidecar}}, []string{
 			"0-0 ReallyReady: pod/a is ready, and 0 of its 1 containers run on node-1",

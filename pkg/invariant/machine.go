@@ -22,7 +22,7 @@ func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Vi
 	for node, all := range nodes {
 		for _, x := range all {
 			p := byUID[x.GetPodUid()]
-			if x.GetRunning() && !x.GetPaused() {
+			if x.GetRunning() {
 				running[x.GetPodUid()+"/"+x.GetContainer()] = x
 			}
 			switch {
@@ -40,9 +40,12 @@ func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Vi
 			continue
 		}
 		v := &Violation{Rule: ReallyUp, Object: "pod/" + m.GetName(), Namespace: m.GetNamespace()}
-		run, unready := 0, 0
+		run, frozen, unready := 0, 0, 0
 		for _, c := range containers {
-			if x := running[m.GetUid()+"/"+c.GetName()]; x != nil {
+			switch x := running[m.GetUid()+"/"+c.GetName()]; {
+			case x.GetPaused():
+				frozen++
+			case x != nil:
 				run++
 				if x.Ready != nil && !x.GetReady() {
 					unready++
@@ -51,6 +54,9 @@ func Machines(pods []*v1.Pod, nodes map[string][]*v1.NodeContainer) (found []*Vi
 		}
 		if run < len(containers) {
 			v.Broken = fmt.Sprintf("is ready, and %d of its %d containers run on %s", run, len(containers), node)
+			if frozen > 0 {
+				v.Broken += fmt.Sprintf(" (%d frozen)", frozen)
+			}
 			found = append(found, v)
 		} else if unready > 0 {
 			v.Broken = fmt.Sprintf("is ready, and the agent of %s knows that %d of its %d containers are not", node, unready, len(containers))
