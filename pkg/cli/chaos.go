@@ -299,7 +299,7 @@ func sayInjection(f *factory, i *v1.ChaosInjection, phase string) {
 	case api.ChaosFailed:
 		at, text = timestamppb.Now(), text+", failed: "+s.GetMessage()
 	}
-	fmt.Fprintf(f.Out, "%s  %s\n", at.AsTime().Local().Format("15:04:05.000"), text)
+	fmt.Fprintf(f.Out, "%s  %s\n", clock(at.AsTime()), text)
 }
 
 // forecastRounds is how many rounds a dry run shows.

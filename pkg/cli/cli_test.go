@@ -32,7 +32,10 @@ import (
 	v1 "orch/proto/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("home", -5*60*60) // what is told in UTC shows
+	goleak.VerifyTestMain(m)
+}
 
 // session is a person at a terminal, with a real API server.
 type session struct {

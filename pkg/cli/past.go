@@ -217,7 +217,7 @@ func newReplay(f *factory) *cobra.Command {
 					return err
 				}
 				last = step.Time
-				fmt.Fprintf(f.Out, "%s  rev %-6d %s %s%s\n", step.Time.Format("15:04:05.000"), step.Revision, step.Object, step.Text, by(step))
+				fmt.Fprintf(f.Out, "%s  rev %-6d %s %s%s\n", clock(step.Time), step.Revision, step.Object, step.Text, by(step))
 			}
 			if last.IsZero() {
 				fmt.Fprintln(f.Err, "Nothing was written then.")

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,6 +73,9 @@ func TestThePastOfADeployment(t *testing.T) {
 
 	replay := s.ok("replay", "--from", first)
 	contains(t, replay, "deployment/web was created by user admin", "deployment/web was changed by user admin: scaled to 6", "deployment/web was deleted by user admin")
+	if told, begun := regexp.MustCompile(`(?m)^(\S+)  .*was created by user admin`), regexp.MustCompile(`(?m)^\S+`); told.FindStringSubmatch(story)[1] != begun.FindString(replay) {
+		t.Errorf("replay and why tell other times of one write:\n%s\n%s", replay, story)
+	}
 	if only := s.ok("replay", "--from", first, "--to", first, "--speed", "1000x"); strings.Count(only, "\n") != 1 {
 		t.Errorf("one revision:\n%s", only)
 	}

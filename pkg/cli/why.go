@@ -198,8 +198,9 @@ func meanwhile(w io.Writer, indent string, s why.Step, told map[int64]bool) {
 	}
 }
 
-// clock is a time of today without its date, to the millisecond: most of what heals
-// takes less than a second.
+// clock is a time as all commands tell it, by the clock of who reads it: that of
+// today without its date, to the millisecond, as most of what heals takes less than
+// a second.
 func clock(t time.Time) string {
 	t = t.Local()
 	if y, m, d := time.Now().Date(); t.Before(time.Date(y, m, d, 0, 0, 0, 0, t.Location())) {

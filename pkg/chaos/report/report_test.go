@@ -454,6 +454,12 @@ func TestAnExperimentThatHasNotBegun(t *testing.T) {
 	}
 }
 
+// Text is for who sits there, a page for whoever gets it.
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("home", -5*60*60)
+	m.Run()
+}
+
 func TestHowItIsShown(t *testing.T) {
 	x := experiment(20_000)
 	x.Status.Message = `<script>alert("no")</script>`

@@ -33,7 +33,7 @@ func (r *Report) Text(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%sIt has not begun.\n", b.String())
 		return err
 	}
-	fmt.Fprintf(&b, "%s to %s (%s), %s\n", r.Start.Format("2006-01-02 15:04:05"), r.End.Format("15:04:05"), r.End.Sub(r.Start).Round(time.Second), api.Count(len(r.Injections), "injection"))
+	fmt.Fprintf(&b, "%s to %s (%s), %s\n", r.Start.Local().Format("2006-01-02 15:04:05"), r.End.Local().Format("15:04:05"), r.End.Sub(r.Start).Round(time.Second), api.Count(len(r.Injections), "injection"))
 	if r.LogFrom > 0 {
 		fmt.Fprintf(&b, "The log begins at revision %d, later than the experiment: what was before is not told.\n", r.LogFrom)
 	}
