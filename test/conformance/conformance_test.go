@@ -1,6 +1,6 @@
 // Package conformance compares Orch with Kubernetes' own Go types and
-// functions: the JSON of every kind, quantities, selectors, the merge of apply,
-// and JSONPath. Where the two differ on purpose, the test says so.
+// functions: the JSON of every kind, quantities, selectors and the merge of apply.
+// Where the two differ on purpose, the test says so.
 //
 // The one invariant: what it compares with stays in this module, and never
 // enters that of the product.
