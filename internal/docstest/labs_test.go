@@ -63,6 +63,34 @@ func TestTheLabs(t *testing.T) {
 	}
 }
 
+// TestThePageAboutPauses types what docs/pause.md shows first, on the cluster that
+// it speaks of.
+func TestThePageAboutPauses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the binaries and starts a cluster")
+	}
+	t.Parallel()
+	sh := newShell(t, binaries(t))
+	page := read(t, "docs/pause.md")
+	before := []step{{command: "orchctl up --runtime=fake --name pauses"}, {command: "orchctl apply -f examples/webflix/"}, {command: "orchctl rollout status deployment/recommend-service"}}
+	shown := steps(blocks(page.text))
+	if len(shown) < 6 {
+		t.Fatalf("the page has only %d commands", len(shown))
+	}
+	for _, s := range append(before, shown...) {
+		out, code := sh.run(s.command)
+		if code != 0 {
+			t.Fatalf("$ %s\n%sexit code %d", s.command, out, code)
+		}
+		for _, problem := range compare(unabridged(s.output), strings.Split(strings.TrimRight(masked(out), "\n"), "\n")) {
+			t.Errorf("$ %s\n%s\ndocs/pause.md %s", s.command, out, problem)
+		}
+	}
+	if out, code := sh.run("orchctl invariants --class safety"); code != 0 {
+		t.Errorf("at the end, orchctl invariants ends with %d:\n%s", code, out)
+	}
+}
+
 // steps are the commands in console blocks, and what is said to come of each.
 func steps(blocks []block) []step {
 	var all []step
