@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -152,6 +153,13 @@ func (s *Server) readableKinds(ctx context.Context, kind, namespace string) (map
 		if kind == "" && s.authorize(ctx, on("list", k, "", namespace, "")) == nil {
 			kinds[k.Name], refused = true, nil
 		}
+	}
+	if errors.Is(refused, api.ErrForbidden) {
+		where := "in all namespaces at once: name one"
+		if namespace != "" {
+			where = fmt.Sprintf("in the namespace %q", namespace)
+		}
+		refused = api.Errorf(api.ErrForbidden, "the log is forbidden: User %q cannot list objects of any kind %s", callerOf(ctx).Name, where)
 	}
 	return kinds, refused
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -288,6 +289,9 @@ func differences(ctx context.Context, f *factory, s *selection, args []string, f
 	for i, m := range []moment{from, to} {
 		s.at = m
 		answer, errs := s.fetch(ctx, c, targets)
+		if none := !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, api.ErrForbidden) }); none && len(errs) == len(targets) {
+			return nil, errs[0] // all of it may not be read
+		}
 		errs = slices.DeleteFunc(errs, func(err error) bool { return isMissing(err, len(targets) > 1) })
 		if len(errs) > 0 {
 			return nil, f.report(errs)

@@ -156,7 +156,10 @@ func TestAViewerSeesThePastOfWhatTheyMaySee(t *testing.T) {
 	s.fails(1, "Error from server (Forbidden)", "history", "secret/keys")
 	s.fails(1, "Error from server (Forbidden)", "get", "secret", "keys", "--at", "1s")
 	s.fails(2, "Error from server (Forbidden)", "diff", "--from", "1m", "secret/keys")
-	s.fails(1, "Error from server (Forbidden)", "replay", "--from", "1m")
+	s.fails(1, "Error from server (Forbidden): the log is forbidden: User \"eve\" cannot list objects of any kind in all namespaces at once: name one", "replay", "--from", "1m")
+	s.fails(2, "Error from server (Forbidden)", "diff", "--from", "1m", "-n", "kube-public", "pods,secrets")
+	s.fails(2, "Error from server (Forbidden)", "diff", "--from", "1m", "-n", "kube-public")
+	s.fails(1, "the log is forbidden: User \"eve\" cannot list objects of any kind in the namespace \"kube-public\"", "replay", "--from", "1m", "-n", "kube-public")
 	s.fails(1, "you need the rights to list pods", "invariants")
 }
 
