@@ -611,6 +611,10 @@ func (c *Cluster) save(st state) error {
 	if err != nil {
 		return err
 	}
+	// The first time, the cluster begins to exist here, and not for an up that is refused.
+	if err := os.MkdirAll(filepath.Join(c.Dir(), "logs"), 0o700); err != nil {
+		return err
+	}
 	path := filepath.Join(c.Dir(), "cluster.json")
 	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
 		return err
@@ -620,7 +624,7 @@ func (c *Cluster) save(st state) error {
 
 // lock keeps two commands from working on one cluster at once.
 func (c *Cluster) lock() (func(), error) {
-	if err := os.MkdirAll(filepath.Join(c.Dir(), "logs"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(c.Dir()), 0o700); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(c.lockFile(), os.O_CREATE|os.O_RDWR, 0o600)

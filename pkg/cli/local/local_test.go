@@ -356,6 +356,19 @@ func TestAServerThatCannotStartIsSaidWithItsLog(t *testing.T) {
 	}
 }
 
+func TestAnUpThatIsRefusedLeavesNoCluster(t *testing.T) {
+	home := t.TempDir()
+	c := cluster(t, home, "one")
+	o := options(Fake, 1)
+	o.Paused = []string{"replicasets"}
+	if err := c.Up(context.Background(), o); err == nil || !strings.Contains(err.Error(), "--paused") {
+		t.Errorf("up: %v", err)
+	}
+	if names, err := Names(home); err != nil || len(names) > 0 {
+		t.Errorf("there are now clusters: %v, %v", names, err)
+	}
+}
+
 func TestNamesThatNoFolderShouldHaveAreRefused(t *testing.T) {
 	for _, name := range []string{"", "..", "a/b", "A", "-a", strings.Repeat("a", 43)} {
 		if _, err := New(t.TempDir(), name, io.Discard); err == nil {
