@@ -15,6 +15,7 @@ import (
 	"orch/pkg/api"
 	"orch/pkg/chaos/report"
 	"orch/pkg/client"
+	"orch/pkg/identity"
 	v1 "orch/proto/v1"
 )
 
@@ -45,6 +46,38 @@ func TestChaosReport(t *testing.T) {
 	}
 	s.fails(1, `"calm" not found`, "chaos", "report", "calm")
 	s.fails(1, `--output "yaml": use text, json or html`, "chaos", "report", "storm", "-o", "yaml")
+}
+
+func TestWhoMayReadOneNamespaceGetsItsReport(t *testing.T) {
+	s := begin(t)
+	s.ok("create", "rolebinding", "admins", "--clusterrole=admin", "--user=eve")
+	s.ok("create", "rolebinding", "breakers", "--clusterrole=chaos", "--user=eve")
+	x, err := client.For[*v1.ChaosExperiment](s.client).Create(t.Context(), &v1.ChaosExperiment{
+		Metadata: &v1.ObjectMeta{Namespace: "default", Name: "storm"},
+		Spec:     &v1.ChaosExperimentSpec{Fault: &v1.ChaosFault{Type: "KillPod"}, Selector: &v1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Status = &v1.ChaosExperimentStatus{Phase: "Running", StartTime: timestamppb.New(time.Now()), StartRevision: x.GetMetadata().GetResourceVersion()}
+	if _, err := client.For[*v1.ChaosExperiment](s.client).UpdateStatus(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	p := &v1.Pod{Metadata: &v1.ObjectMeta{Name: "web-1"}, Spec: &v1.PodSpec{NodeName: "node-1", Containers: []*v1.Container{{Name: "app", Image: "web:1"}}}}
+	if _, err := client.For[*v1.Pod](s.client).Create(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	const left = "Only namespace default is told of"
+	if all := s.ok("chaos", "report", "storm"); strings.Contains(all, left) {
+		t.Errorf("admin is told of a part:\n%s", all)
+	}
+	eve := filepath.Join(t.TempDir(), "eve.pem")
+	if _, err := s.authority.OpenPair(eve, identity.User{Name: "eve"}); err != nil {
+		t.Fatal(err)
+	}
+	s.flags = append(s.flags, "--client-certificate", eve, "--client-key", eve)
+	contains(t, s.ok("chaos", "report", "storm"), left, "ROUND", "Invariants: 0 of safety broken, 0 promises")
+	contains(t, s.ok("chaos", "report", "storm", "-o", "html"), left)
 }
 
 // The steady state is the hypothesis: whoever runs an experiment learns from the exit

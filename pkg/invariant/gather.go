@@ -24,7 +24,7 @@ func (c *Checker) Read(ctx context.Context, cl *client.Client, r *v1.HistoryRequ
 		if first == 0 {
 			first = e.GetRevision()
 			if c.entries == 0 && first > 1 {
-				before, err := Before(ctx, cl, first-1)
+				before, err := Before(ctx, cl, "", first-1)
 				if err != nil {
 					return first, last, err
 				}
@@ -39,10 +39,15 @@ func (c *Checker) Read(ctx context.Context, cl *client.Client, r *v1.HistoryRequ
 	return first, last, nil
 }
 
-// Before is all that there was of [Kinds] at a revision, as [Checker.Seed] wants it.
-func Before(ctx context.Context, cl *client.Client, at int64) (all []api.Object, err error) {
-	for _, kind := range Kinds {
-		l, err := client.ForKind(cl, api.KindByName(kind)).List(ctx, client.ListOptions{At: at})
+// Before is all that there was of [Kinds] at a revision, in one namespace or ("") at
+// all, as [Checker.Seed] wants it.
+func Before(ctx context.Context, cl *client.Client, namespace string, at int64) (all []api.Object, err error) {
+	for _, name := range Kinds {
+		kind := api.KindByName(name)
+		if namespace != "" && !kind.Namespaced {
+			continue
+		}
+		l, err := client.ForKind(cl, kind).List(ctx, client.ListOptions{Namespace: namespace, At: at})
 		if err != nil {
 			return nil, err
 		}

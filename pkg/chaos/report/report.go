@@ -39,12 +39,14 @@ type Report struct {
 	EndRevision   int64 `json:"endRevision,omitempty"`
 	// LogFrom is set where the log no longer reaches back to the start: its oldest
 	// revision.
-	LogFrom    int64                  `json:"logFrom,omitempty"`
-	Injections []*Injection           `json:"injections"`
-	Summary    []Summary              `json:"summary"` // of each step, in their order
-	Workloads  []*Workload            `json:"workloads"`
-	Probe      *Probe                 `json:"probe,omitempty"`
-	Violations []*invariant.Violation `json:"violations"`
+	LogFrom int64 `json:"logFrom,omitempty"`
+	// OnlyNamespace says that it was made without what is in no namespace, or in others.
+	OnlyNamespace bool                   `json:"onlyNamespace,omitempty"`
+	Injections    []*Injection           `json:"injections"`
+	Summary       []Summary              `json:"summary"` // of each step, in their order
+	Workloads     []*Workload            `json:"workloads"`
+	Probe         *Probe                 `json:"probe,omitempty"`
+	Violations    []*invariant.Violation `json:"violations"`
 }
 
 // Injection is one fault at one target, and how it was recovered from.

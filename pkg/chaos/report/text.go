@@ -37,6 +37,9 @@ func (r *Report) Text(w io.Writer) error {
 	if r.LogFrom > 0 {
 		fmt.Fprintf(&b, "The log begins at revision %d, later than the experiment: what was before is not told.\n", r.LogFrom)
 	}
+	if r.OnlyNamespace {
+		fmt.Fprintf(&b, "Only namespace %s is told of, as you may not read the rest: no node, and no other namespace.\n", r.Namespace)
+	}
 	fmt.Fprintf(&b, "\n%-5s %8s  %-30s", "ROUND", "AT", "TARGET")
 	for _, s := range Steps {
 		fmt.Fprintf(&b, " %8s", strings.ToUpper(string(s)))
