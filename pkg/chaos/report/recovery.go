@@ -2,6 +2,7 @@ package report
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"orch/pkg/api"
@@ -163,7 +164,7 @@ func (t *tracker) see(e *v1.LogEntry, at time.Time) {
 		t.pod(e, o, at)
 	case *v1.Event:
 		for _, c := range t.recoveries {
-			if c.follower != "" && c.follower == o.GetInvolvedObject().GetUid() && o.GetReason() == "Pulled" {
+			if c.follower != "" && c.follower == o.GetInvolvedObject().GetUid() && o.GetReason() == "Pulled" && !strings.HasSuffix(o.GetMessage(), "already present on machine") {
 				if started, ok := c.times["start"]; ok { // agents write events aside
 					at = started
 				}

@@ -8,9 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -278,6 +280,21 @@ func TestAnEventOfThePullMayComeLate(t *testing.T) {
 	b.at(1500, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
 	b.at(1600, "system:node:node-2", "Pulled", "", &v1.Event{Metadata: &v1.ObjectMeta{Name: "c.1", Namespace: "default"}, Reason: "Pulled", InvolvedObject: &v1.ObjectReference{Uid: "uid-c"}})
 	if i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Steps["pull"] != 0.5 {
+		t.Errorf("%v", i.Steps)
+	}
+}
+
+func TestAnImageThatWasThereIsNoPull(t *testing.T) {
+	b := &book{}
+	b.at(1000, "chaos-controller", "Injected", "", injection("storm-1", "KillPod", "", "b", 1, 1000, 1000))
+	b.at(1001, "chaos-controller", "ChaosKill", "", pod("b", "node-2", 0, ending))
+	b.at(1010, "replicaset-controller", "SuccessfulCreate", "", pod("c", "", 0, created))
+	b.at(1500, "system:node:node-2", "ContainerReady", "", pod("c", "node-2", 0))
+	b.at(1600, "system:node:node-2", "Pulled", "", &v1.Event{
+		Metadata: &v1.ObjectMeta{Name: "c.1", Namespace: "default"}, Reason: "Pulled", InvolvedObject: &v1.ObjectReference{Uid: "uid-c"},
+		Message: `Container image "app:1" already present on machine`,
+	})
+	if i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Steps["ready"] != 0.5 || slices.Contains(slices.Collect(maps.Keys(i.Steps)), "pull") {
 		t.Errorf("%v", i.Steps)
 	}
 }
