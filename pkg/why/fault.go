@@ -175,9 +175,17 @@ func (h hit) explains(e *v1.LogEntry, s *Step) bool {
 	case s.Origin == Node: // who sees something by itself needs no watch
 		return false
 	}
-	who := actor
-	if isComponent(actor) && actor != "default-scheduler" {
-		who = apiServer // all controllers share its watches
+	return Deaf(f, actor)
+}
+
+// Deaf says that a fault of watches hits those of who writes as actor. People's are
+// spared unless they are named.
+func Deaf(f *v1.ChaosFault, actor string) bool {
+	switch {
+	case isComponent(actor) && actor != "default-scheduler":
+		actor = apiServer // all controllers share its watches
+	case len(f.GetActors()) == 0 && strings.HasPrefix(Who(actor), "user "):
+		return false
 	}
-	return len(f.GetActors()) == 0 || slices.Contains(f.GetActors(), who)
+	return len(f.GetActors()) == 0 || slices.Contains(f.GetActors(), actor)
 }

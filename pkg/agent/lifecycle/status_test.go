@@ -356,7 +356,8 @@ func TestAnEndIsTheWorkOfWhoIsKnownOrSuspected(t *testing.T) {
 		want    Explanation
 	}{
 		"killed by an injection": {
-			killed, from(api.ReasonKilled), map[string]Killer{"app0": {"chaosinjection/a", 7}, "other": {"chaosinjection/b", 8}},
+			killed, from(api.ReasonKilled),
+			map[string]Killer{"app0": {"chaosinjection/a", 7}, "other": {"chaosinjection/b", 8}},
 			Explanation{Trigger: 7},
 		},
 		"killed by nobody knows whom, and by no hindrance": {killed, from(api.ReasonKilled), map[string]Killer{"other": {"chaosinjection/b", 8}}, Explanation{}},

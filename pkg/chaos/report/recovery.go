@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -143,6 +144,7 @@ func well(p *v1.Pod) bool { return api.IsPodReady(p) && api.IsPodActive(p) }
 // see takes an entry.
 func (t *tracker) see(e *v1.LogEntry, at time.Time) {
 	t.log[e.GetRevision()] = e
+	t.late(e, at)
 	for _, c := range t.recoveries {
 		if !c.back.IsZero() && !c.done && !at.Before(c.back) { // it takes writes again
 			c.mark("start", at)
@@ -170,6 +172,23 @@ func (t *tracker) see(e *v1.LogEntry, at time.Time) {
 				}
 				c.mark("pull", at)
 			}
+		}
+	}
+}
+
+// late notes what was written long after what it follows from, by those whose watches
+// an injection hit, of changes that were made meanwhile.
+func (t *tracker) late(e *v1.LogEntry, at time.Time) {
+	change := t.log[e.GetCause().GetTrigger()]
+	if change == nil || strings.HasPrefix(e.GetKind(), "Chaos") { // experiments hear at all times
+		return
+	}
+	made := change.GetTime().AsTime()
+	for _, x := range t.report.Injections {
+		f := x.last.GetSpec().GetFault()
+		deaf := slices.Contains([]string{api.FaultDropWatches, api.FaultDelayWatches}, f.GetType()) && why.Deaf(f, e.GetCause().GetActor())
+		if waited := at.Sub(made).Seconds(); deaf && !x.Injected.IsZero() && !made.Before(x.Injected) && !made.After(x.last.GetSpec().GetUntil().AsTime()) && waited > x.Late {
+			x.Late, x.Latest = waited, e.GetRevision()
 		}
 	}
 }
@@ -369,6 +388,8 @@ func (t *tracker) finish() {
 		switch {
 		case i.Phase == api.ChaosFailed:
 			i.Note = "failed: " + i.Message
+		case i.Latest > 0:
+			i.Note = fmt.Sprintf("decisions about changes made meanwhile came up to %s after these (rev %d)", Seconds(i.Late), i.Latest)
 		case !i.Injected.IsZero() && !i.Noticed:
 			i.Note = "nothing in the log tells of it"
 		}

@@ -71,6 +71,10 @@ type Injection struct {
 	Noticed   bool   `json:"noticed"`
 	Recovered bool   `json:"recovered"`
 	Note      string `json:"note,omitempty"`
+	// Late is, of dropped or delayed watches, how long the latest decision came after
+	// the change that it follows from, in seconds; Latest its revision.
+	Late   float64 `json:"late,omitempty"`
+	Latest int64   `json:"latest,omitempty"`
 }
 
 // Step is one of a recovery.

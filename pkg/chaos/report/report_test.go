@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -268,6 +269,48 @@ func TestACrashOfTheAPIServerIsOverWithTheNextWrite(t *testing.T) {
 	i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
 	if diff := cmp.Diff(map[Step]float64{"start": 4.4, "ready": 4.4}, i.Steps); diff != "" || !i.Noticed || !i.Recovered || !i.Injected.Equal(began.Add(time.Second)) {
 		t.Errorf("%+v (-want +got):\n%s", i, diff)
+	}
+}
+
+// Of those who were deaf, the report says how late they came.
+func TestDroppedWatchesMakeDecisionsLate(t *testing.T) {
+	for name, test := range map[string]struct {
+		actors []string
+		want   float64
+	}{
+		"all are deaf":                          {nil, 5.5},
+		"the scheduler alone is":                {[]string{"default-scheduler"}, 5.1},
+		"somebody else is, who decides nothing": {[]string{"somebody"}, 0},
+	} {
+		deaf := func(i *v1.ChaosInjection) *v1.ChaosInjection {
+			i.Spec.Until, i.Spec.Fault.Actors = after(6000), test.actors
+			return i
+		}
+		b := &book{}
+		by := func(ms int, actor string, trigger int64, o api.Object) int64 {
+			b.at(ms, actor, "", "", o)
+			e := b.entries[len(b.entries)-1]
+			e.Cause.Trigger = trigger
+			return e.GetRevision()
+		}
+		b.at(1000, "chaos-controller", "Injected", "", deaf(pending("storm-1", "DropWatches", "", "", 1)))
+		b.at(1010, "chaos-controller", "ChaosInjected", "", deaf(injection("storm-1", "DropWatches", "", "", 1, 1000, 6000)))
+		by(9000, "chaos-controller", 102, deaf(injection("storm-1", "DropWatches", "", "", 1, 1000, 6000))) // experiments are spared
+		rev := by(1500, "admin", 0, deployment(3))
+		by(1600, "admin", rev, deployment(4)) // a person reads by herself
+		rev = by(1700, "admin", 0, deployment(5))
+		rev = by(7200, "deployment-controller", rev, set())
+		by(7300, "default-scheduler", rev, pod("c", "", 0, created)) // of a change that was made when all heard again
+		rev = by(2300, "admin", 0, pod("d", "", 0, created))
+		by(7400, "default-scheduler", rev, pod("d", "node-1", 0))
+		i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]
+		late, wantNote := i.Late, "decisions about changes made meanwhile came up to "+Seconds(test.want)+" after these"
+		if test.want == 0 {
+			wantNote = "nothing in the log tells of it"
+		}
+		if math.Abs(late-test.want) > 1e-6 || !strings.HasPrefix(i.Note, wantNote) || i.Noticed {
+			t.Errorf("%s: %v late, note %q; want %v, %q", name, late, i.Note, test.want, wantNote)
+		}
 	}
 }
 
