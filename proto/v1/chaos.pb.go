@@ -686,8 +686,11 @@ type ChaosProbeStatus struct {
 	MaxMicroseconds int64 `protobuf:"varint,5,opt,name=max_microseconds,json=maxMicroseconds,proto3" json:"max_microseconds,omitempty"`
 	// When requests failed, one after the other: merged where less than a second is
 	// between them.
-	Outages       []*ChaosOutage `protobuf:"bytes,6,rep,name=outages,proto3" json:"outages,omitempty"`
-	LastError     string         `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	Outages   []*ChaosOutage `protobuf:"bytes,6,rep,name=outages,proto3" json:"outages,omitempty"`
+	LastError string         `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Requests that were due and of which nothing is known, as the API server, which
+	// asks, was away.
+	Unasked       int64 `protobuf:"varint,8,opt,name=unasked,proto3" json:"unasked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +772,13 @@ func (x *ChaosProbeStatus) GetLastError() string {
 		return x.LastError
 	}
 	return ""
+}
+
+func (x *ChaosProbeStatus) GetUnasked() int64 {
+	if x != nil {
+		return x.Unasked
+	}
+	return 0
 }
 
 // ChaosOutage is a time in which requests failed.
@@ -1148,7 +1158,7 @@ const file_v1_chaos_proto_rawDesc = "" +
 	"conditions\x18\t \x03(\v2\x1c.orch.v1.GenerationConditionR\n" +
 	"conditions\x12/\n" +
 	"\x05probe\x18\n" +
-	" \x01(\v2\x19.orch.v1.ChaosProbeStatusR\x05probe\"\x96\x02\n" +
+	" \x01(\v2\x19.orch.v1.ChaosProbeStatusR\x05probe\"\xb0\x02\n" +
 	"\x10ChaosProbeStatus\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\x03R\brequests\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x03R\x06failed\x12)\n" +
@@ -1157,7 +1167,8 @@ const file_v1_chaos_proto_rawDesc = "" +
 	"\x10max_microseconds\x18\x05 \x01(\x03R\x0fmaxMicroseconds\x12.\n" +
 	"\aoutages\x18\x06 \x03(\v2\x14.orch.v1.ChaosOutageR\aoutages\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\a \x01(\tR\tlastError\"\xa3\x01\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12\x18\n" +
+	"\aunasked\x18\b \x01(\x03R\aunasked\"\xa3\x01\n" +
 	"\vChaosOutage\x12?\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xb5\x18\x03R\tstartTime\x12;\n" +

@@ -69,6 +69,16 @@ func New(spec *v1.ChaosProbe) *Prober {
 	return p
 }
 
+// Resume begins with what another prober has counted since it began, and whose process
+// has ended: what was due meanwhile is Unasked. It comes before Run. Latencies are of
+// what is asked from now on, if that is anything, but for the greatest.
+func (p *Prober) Resume(before *v1.ChaosProbeStatus, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status = proto.CloneOf(before)
+	p.status.Unasked = max(before.GetUnasked(), int64(time.Since(since)/p.period)-before.GetRequests())
+}
+
 // Run asks until ctx ends, and returns when no request is under way. It asks in
 // each period, whether or not the answer before has come: who waits for a slow
 // server before asking again does not see how many it keeps waiting.
@@ -165,9 +175,11 @@ func (p *Prober) Snapshot() *v1.ChaosProbeStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := proto.CloneOf(p.status)
-	s.P50Microseconds = p.latencies.quantile(0.50).Microseconds()
-	s.P99Microseconds = p.latencies.quantile(0.99).Microseconds()
-	s.MaxMicroseconds = p.latencies.max.Microseconds()
+	if p.latencies.total > 0 {
+		s.P50Microseconds = p.latencies.quantile(0.50).Microseconds()
+		s.P99Microseconds = p.latencies.quantile(0.99).Microseconds()
+		s.MaxMicroseconds = max(s.GetMaxMicroseconds(), p.latencies.max.Microseconds())
+	}
 	return s
 }
 

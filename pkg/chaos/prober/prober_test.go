@@ -40,6 +40,36 @@ func probe(t *testing.T, p *Prober, d time.Duration) *v1.ChaosProbeStatus {
 	return p.Snapshot()
 }
 
+// Who asks ends with its process, and users do not.
+func TestANewProberGoesOnWhereAnotherEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		since := time.Now()
+		fine := answers(func() int {
+			time.Sleep(20 * time.Millisecond)
+			return http.StatusOK
+		})
+		first := New(&v1.ChaosProbe{Url: "http://web/"})
+		first.client.Transport = answers(func() int { return http.StatusServiceUnavailable })
+		before := probe(t, first, 2*time.Second+time.Millisecond)
+		time.Sleep(5 * time.Second)
+		next := New(&v1.ChaosProbe{Url: "http://web/"})
+		next.Resume(before, since)
+		if s := next.Snapshot(); s.GetRequests() != 21 || s.GetFailed() != 21 || s.GetUnasked() != 49 {
+			t.Errorf("at first: %v", s)
+		}
+		next.client.Transport = fine
+		s := probe(t, next, time.Second+50*time.Millisecond)
+		if s.GetRequests() != 32 || s.GetFailed() != 21 || s.GetUnasked() != 49 || len(s.GetOutages()) != 1 || s.GetP50Microseconds() != 20_000 {
+			t.Errorf("in the end: %v", s)
+		}
+		third := New(&v1.ChaosProbe{Url: "http://web/"})
+		third.Resume(s, since)
+		if again := third.Snapshot(); again.GetUnasked() != s.GetUnasked() || again.GetP50Microseconds() != 20_000 || again.GetMaxMicroseconds() != 20_000 {
+			t.Errorf("a third: %v", again)
+		}
+	})
+}
+
 func TestAnOutageIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

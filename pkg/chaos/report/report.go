@@ -120,6 +120,7 @@ type Probe struct {
 	URL      string   `json:"url"`
 	Requests int64    `json:"requests"`
 	Failed   int64    `json:"failed"`
+	Unasked  int64    `json:"unasked,omitempty"` // were due while the API server was away
 	P50      float64  `json:"p50"`
 	P99      float64  `json:"p99"`
 	Max      float64  `json:"max"`
@@ -187,7 +188,7 @@ func (r *Report) probe(x *v1.ChaosExperiment) {
 	}
 	seconds := func(micro int64) float64 { return float64(micro) / 1e6 }
 	r.Probe = &Probe{
-		URL: x.GetSpec().GetProbe().GetUrl(), Requests: s.GetRequests(), Failed: s.GetFailed(), Outages: []Outage{},
+		URL: x.GetSpec().GetProbe().GetUrl(), Requests: s.GetRequests(), Failed: s.GetFailed(), Unasked: s.GetUnasked(), Outages: []Outage{},
 		P50: seconds(s.GetP50Microseconds()), P99: seconds(s.GetP99Microseconds()), Max: seconds(s.GetMaxMicroseconds()),
 	}
 	for _, o := range s.GetOutages() {

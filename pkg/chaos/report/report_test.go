@@ -584,6 +584,10 @@ func TestFiguresAgree(t *testing.T) {
 	if got := r.losses()[1]; got != "Requests: 4 of 4 failed (100 %), in 1 outage" {
 		t.Error(got)
 	}
+	r.Probe.Unasked = 51
+	if got := r.losses()[1]; got != "Requests: 4 of 4 failed (100 %), in 1 outage; of 51 more nothing is known: the API server, which asks, was away" {
+		t.Error(got)
+	}
 	var ticks []string
 	for _, tick := range r.draw().Ticks {
 		ticks = append(ticks, tick.Text)

@@ -88,6 +88,9 @@ func (r *Report) losses() (lines []string) {
 		if p.Failed < p.Requests { // latencies are of those that did not fail
 			line += fmt.Sprintf("; p50 %s, p99 %s, max %s", Seconds(p.P50), Seconds(p.P99), Seconds(p.Max))
 		}
+		if p.Unasked > 0 {
+			line += fmt.Sprintf("; of %d more nothing is known: the API server, which asks, was away", p.Unasked)
+		}
 		lines = append(lines, line)
 	}
 	broken := map[invariant.Class]int{}

@@ -46,6 +46,8 @@ const (
 // Prober asks an address all the time while it runs.
 type Prober interface {
 	Run(ctx context.Context) error
+	// Resume begins with what was counted since a time, before this process began.
+	Resume(before *v1.ChaosProbeStatus, since time.Time)
 	Snapshot() *v1.ChaosProbeStatus
 	// Healthy is nil while fewer requests in a row have failed than the probe's
 	// threshold.
@@ -307,17 +309,20 @@ func (r *Controller) probesOf(x *v1.ChaosExperiment) *probes {
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	p = &probes{stop: cancel}
-	start := func(spec *v1.ChaosProbe) Prober {
+	start := func(spec *v1.ChaosProbe, before *v1.ChaosProbeStatus) Prober {
 		if spec == nil {
 			return nil
 		}
 		asking := r.probe(spec)
+		if before != nil {
+			asking.Resume(before, x.GetStatus().GetStartTime().AsTime())
+		}
 		r.probing.Go(func() { _ = asking.Run(ctx) })
 		return asking
 	}
-	p.probe = start(x.GetSpec().GetProbe())
+	p.probe = start(x.GetSpec().GetProbe(), x.GetStatus().GetProbe())
 	for _, st := range x.GetSpec().GetSteadyState() {
-		p.steady = append(p.steady, start(st.GetHttpGet()))
+		p.steady = append(p.steady, start(st.GetHttpGet(), nil))
 	}
 	r.probes[uid] = p
 	return p
