@@ -19,7 +19,7 @@ import (
 // are those of docs/decisions/0010-budget-of-lines.md: a hard limit for the
 // whole, a remark for a package.
 const (
-	maxProductLines = 46_065
+	maxProductLines = 45_960
 	maxPackageLines = 1_500
 )
 
