@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -197,7 +198,7 @@ func (t *tracker) late(e *v1.LogEntry, at time.Time) {
 type whose int
 
 const (
-	others  whose = iota // of another injection or, where it is the end of a pod, a person
+	others  whose = iota // of another injection, of who killed a container from outside or, where it is the end of a pod, of a person
 	nobodys              // the log does not say
 	its                  // of the injection
 )
@@ -209,7 +210,7 @@ func (t *tracker) whose(x *Injection, e *v1.LogEntry, end bool) whose {
 		switch {
 		case e.GetKind() == "ChaosInjection" && e.GetName() == x.Name && e.GetNamespace() == t.report.Namespace:
 			return its
-		case e.GetKind() == "ChaosInjection", trigger <= 0 && end && why.OriginOf(e) == why.User:
+		case e.GetKind() == "ChaosInjection", trigger <= 0 && (end && why.OriginOf(e) == why.User || killedOutside(e)):
 			return others
 		case trigger <= 0, trigger >= e.GetRevision():
 			return nobodys
@@ -217,6 +218,18 @@ func (t *tracker) whose(x *Injection, e *v1.LogEntry, end bool) whose {
 		e = t.log[trigger]
 	}
 	return nobodys
+}
+
+// killedOutside says that a write tells of a container's end by a signal, of which its
+// agent knows no sender.
+func killedOutside(e *v1.LogEntry) bool {
+	p, reason := e.GetObject().GetPod(), e.GetCause().GetReason()
+	ended := api.TerminationsOf(p)
+	return (reason == "ContainerExited" || reason == "ContainerStarted") && slices.ContainsFunc(p.GetStatus().GetContainerStatuses(), func(s *v1.ContainerStatus) bool {
+		t := cmp.Or(s.GetState().GetTerminated(), s.GetLastState().GetTerminated())
+		known := ended.Find(s.GetName(), t.GetContainerId())
+		return known != nil && known.Reason == api.ReasonKilled
+	})
 }
 
 func (t *tracker) node(n *v1.Node, deleted bool, at time.Time) {

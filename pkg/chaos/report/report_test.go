@@ -272,6 +272,26 @@ func TestACrashOfTheAPIServerIsOverWithTheNextWrite(t *testing.T) {
 	}
 }
 
+// Somebody kills the container of a pod that has its processor used: that is not what
+// the fault did. What it ended by itself may be.
+func TestWhoIsKilledFromOutsideIsNotTheFaults(t *testing.T) {
+	for reason, noticed := range map[string]bool{api.ReasonKilled: false, "Error": true} {
+		b := &book{}
+		ended := func(p *v1.Pod) {
+			p.Status.ContainerStatuses[0].LastState = &v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerId: "a0", ExitCode: 137}}
+			p.Metadata.Annotations = map[string]string{api.AnnotationTerminations: api.Terminations{"app": {{ContainerID: "a0", Reason: reason}}}.String()}
+		}
+		b.at(1000, "chaos-controller", "Injected", "", injection("storm-1", "StressCPU", "node-1", "a", 1, 1000, 7000))
+		b.at(3000, agent1, "ContainerExited", "", pod("a", "node-1", 0, unready, ended))
+		killed := b.entries[len(b.entries)-1].GetRevision()
+		b.at(3100, agent1, "ContainerStarted", "", pod("a", "node-1", 1, ended))
+		b.entries[len(b.entries)-1].Cause.Trigger = killed
+		if i := Make(experiment(20_000), before(), b.entries, began.Add(time.Hour)).Injections[0]; i.Noticed != noticed {
+			t.Errorf("%s: %+v", reason, i)
+		}
+	}
+}
+
 // Of those who were deaf, the report says how late they came.
 func TestDroppedWatchesMakeDecisionsLate(t *testing.T) {
 	for name, test := range map[string]struct {
