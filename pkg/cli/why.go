@@ -120,7 +120,7 @@ func present(ctx context.Context, c *client.Client, key why.Key) []string {
 		lines = append(lines, text)
 	}
 	if more := len(waiting) - maxWaiting; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %s more wait", api.Count(more, "pod")))
+		lines = append(lines, fmt.Sprintf("and %d more wait", more))
 	}
 	return lines
 }

@@ -101,6 +101,12 @@ func state(e *v1.LogEntry) string {
 		if api.IsNodeReady(o) {
 			s = "is ready"
 		}
+		if o.GetSpec().GetUnschedulable() {
+			s += ", and cordoned"
+		}
+	case *v1.PodDisruptionBudget:
+		st := o.GetStatus()
+		s = fmt.Sprintf("has %d of %d pods healthy, needs %d and allows %s", st.GetCurrentHealthy(), st.GetExpectedPods(), st.GetDesiredHealthy(), api.Count(int(st.GetDisruptionsAllowed()), "disruption"))
 	case *v1.ChaosExperiment:
 		s = phased(o.GetStatus())
 	case *v1.ChaosInjection:

@@ -206,3 +206,21 @@ func TestChanges(t *testing.T) {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
+
+func TestStates(t *testing.T) {
+	ready := []*v1.Condition{{Type: api.NodeReady, Status: api.ConditionTrue}}
+	for want, o := range map[string]api.Object{
+		"is ready":               &v1.Node{Metadata: &v1.ObjectMeta{Name: "n"}, Status: &v1.NodeStatus{Conditions: ready}},
+		"is ready, and cordoned": &v1.Node{Metadata: &v1.ObjectMeta{Name: "n"}, Spec: &v1.NodeSpec{Unschedulable: true}, Status: &v1.NodeStatus{Conditions: ready}},
+		"has 3 of 4 pods healthy, needs 2 and allows 1 disruption": &v1.PodDisruptionBudget{
+			Metadata: &v1.ObjectMeta{Name: "b", Namespace: "default"}, Status: &v1.PodDisruptionBudgetStatus{CurrentHealthy: 3, ExpectedPods: 4, DesiredHealthy: 2, DisruptionsAllowed: 1},
+		},
+		"has 0 of 3 replicas available, 0 of the newest template": deployment(3, "web:1"),
+		"is Running": pod("web"),
+	} {
+		e := entry(1, o, 0, "admin", "Applied", "", 0)
+		if got := why.Explain(why.KeyOf(e), []*v1.LogEntry{e}, why.Log{1: e}, why.Options{}).State; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
