@@ -234,7 +234,10 @@ func TestAnExperimentOutlivesTheAPIServerThatItCrashes(t *testing.T) {
 func TestAnExperimentWhoseTimePassedWithoutAServerIsOver(t *testing.T) {
 	chaosStory(t, Options{}, func(t *testing.T, c *Cluster) {
 		c.Apply(chaosOf("x", "{fault: {type: KillPod}, selector: {}, everySeconds: 10, durationSeconds: 30}"))
-		c.Eventually("a round was made", func() bool { return c.experiment("x").GetStatus().GetRounds() == 1 })
+		c.Eventually("a round was made", func() bool {
+			all := c.injections()
+			return c.experiment("x").GetStatus().GetRounds() == 1 && len(all) == 1 && all[0].GetStatus().GetPhase() == api.ChaosHealed
+		})
 		c.StopAPIServer()
 		time.Sleep(time.Minute)
 		c.StartAPIServer()

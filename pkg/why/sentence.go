@@ -93,6 +93,9 @@ func state(e *v1.LogEntry) string {
 	case *v1.Deployment:
 		st := o.GetStatus()
 		s = fmt.Sprintf("has %d of %d replicas available, %d of the newest template", st.GetAvailableReplicas(), o.GetSpec().GetReplicas(), st.GetUpdatedReplicas())
+		if c := api.GetCondition(st.GetConditions(), api.DeploymentProgressing); c.GetStatus() == api.ConditionFalse {
+			s += "; " + c.GetMessage()
+		}
 	case *v1.ReplicaSet:
 		s = fmt.Sprintf("has %d of %d replicas, %d ready", o.GetStatus().GetReplicas(), o.GetSpec().GetReplicas(), o.GetStatus().GetReadyReplicas())
 	case *v1.Node:

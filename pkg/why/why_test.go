@@ -216,6 +216,11 @@ func TestStates(t *testing.T) {
 			Metadata: &v1.ObjectMeta{Name: "b", Namespace: "default"}, Status: &v1.PodDisruptionBudgetStatus{CurrentHealthy: 3, ExpectedPods: 4, DesiredHealthy: 2, DisruptionsAllowed: 1},
 		},
 		"has 0 of 3 replicas available, 0 of the newest template": deployment(3, "web:1"),
+		"has 0 of 3 replicas available, 0 of the newest template; it has timed out": func() *v1.Deployment {
+			d := deployment(3, "web:1")
+			d.Status = &v1.DeploymentStatus{Conditions: []*v1.Condition{{Type: api.DeploymentProgressing, Status: api.ConditionFalse, Message: "it has timed out"}}}
+			return d
+		}(),
 		"is Running": pod("web"),
 	} {
 		e := entry(1, o, 0, "admin", "Applied", "", 0)

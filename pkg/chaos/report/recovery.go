@@ -210,7 +210,7 @@ func (t *tracker) whose(x *Injection, e *v1.LogEntry, end bool) whose {
 		switch {
 		case e.GetKind() == "ChaosInjection" && e.GetName() == x.Name && e.GetNamespace() == t.report.Namespace:
 			return its
-		case e.GetKind() == "ChaosInjection", trigger <= 0 && (end && why.OriginOf(e) == why.User || killedOutside(e)):
+		case e.GetKind() == "ChaosInjection", trigger <= 0 && (end && why.OriginOf(e) == why.User || !kills[x.Fault] && killedOutside(e)):
 			return others
 		case trigger <= 0, trigger >= e.GetRevision():
 			return nobodys
@@ -219,6 +219,10 @@ func (t *tracker) whose(x *Injection, e *v1.LogEntry, end bool) whose {
 	}
 	return nobodys
 }
+
+// kills are the faults whose work a container is that was killed from outside, also
+// where its agent has forgotten whose.
+var kills = map[string]bool{api.FaultKillContainer: true, api.FaultStopNode: true}
 
 // killedOutside says that a write tells of a container's end by a signal, of which its
 // agent knows no sender.
