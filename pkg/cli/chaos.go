@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -360,6 +361,20 @@ func newChaosList(f *factory) *cobra.Command {
 	return c
 }
 
+// experimentName is the name of an experiment that may be given with its type, as
+// -o name prints it.
+func experimentName(f *factory, arg string) (string, error) {
+	_, name, typed := strings.Cut(arg, "/")
+	if !typed {
+		return arg, nil
+	}
+	t, err := (&selection{}).parse(f, []string{arg})
+	if err == nil && t[0].kind.Name != "ChaosExperiment" {
+		err = fmt.Errorf("%s is no chaos experiment", arg)
+	}
+	return name, err
+}
+
 func newChaosStop(f *factory) *cobra.Command {
 	return &cobra.Command{
 		Use: "stop NAME...", Short: "Stop experiments, and heal what they broke", Args: cobra.MinimumNArgs(1),
@@ -368,7 +383,11 @@ func newChaosStop(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, name := range args {
+			for _, arg := range args {
+				name, err := experimentName(f, arg)
+				if err != nil {
+					return err
+				}
 				x, err := client.For[*v1.ChaosExperiment](cl).Modify(ctx, f.ns(), name, func(x *v1.ChaosExperiment) error {
 					x.Spec.Stop = true
 					return nil

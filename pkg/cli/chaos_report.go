@@ -40,7 +40,11 @@ func newChaosReport(f *factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := makeReport(ctx, cl, f.ns(), args[0])
+			name, err := experimentName(f, args[0])
+			if err != nil {
+				return err
+			}
+			r, err := makeReport(ctx, cl, f.ns(), name)
 			if err != nil {
 				return err
 			}

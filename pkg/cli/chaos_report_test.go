@@ -45,6 +45,9 @@ func TestChaosReport(t *testing.T) {
 		t.Errorf("%v: %.100s", err, page)
 	}
 	s.fails(1, `"calm" not found`, "chaos", "report", "calm")
+	contains(t, s.ok("chaos", "report", strings.TrimSpace(s.ok("get", "chaosexperiments", "-o", "name"))), "chaosexperiment/storm in namespace default")
+	s.ok("chaos", "stop", "chaosexperiment/storm")
+	s.fails(1, "pod/storm is no chaos experiment", "chaos", "stop", "pod/storm")
 	s.fails(1, `--output "yaml": use text, json or html`, "chaos", "report", "storm", "-o", "yaml")
 }
 

@@ -66,6 +66,9 @@ func newInvariants(f *factory) *cobra.Command {
 			}
 			i := &inspection{f: f, client: cl, class: invariant.Class(class), checker: invariant.New()}
 			found, err := i.first(ctx, since)
+			if err == nil && found.ToRevision == 0 && !watch {
+				_, err = since.when(ctx, cl)
+			}
 			if errors.Is(err, api.ErrForbidden) {
 				return api.Errorf(api.ErrForbidden, "you need the rights to list pods, deployments, replicasets, poddisruptionbudgets and nodes in all namespaces")
 			} else if err != nil {

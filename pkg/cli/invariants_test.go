@@ -73,6 +73,7 @@ func TestInvariants(t *testing.T) {
 	out, _, _ = s.run("invariants", "-n", "elsewhere")
 	contains(t, out, "\npod/stray in default has left container app", "\nnode/node-1 offers")
 	s.fails(1, `--class "all": use safety or promise`, "invariants", "--class", "all")
+	s.fails(1, "the log does not tell of revision 99999: it is yet to come", "invariants", "--since", "99999")
 	s.fails(1, `--output "yaml": use json`, "invariants", "-o", "yaml")
 	s.fails(1, "--watch prints sentences only", "invariants", "-w", "-o", "json")
 }

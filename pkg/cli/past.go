@@ -69,6 +69,7 @@ func (m *moment) when(ctx context.Context, c *client.Client) (time.Time, error) 
 		for e, err := range c.History(ctx, &v1.HistoryRequest{Revisions: []int64{m.revision}}) {
 			return e.GetTime().AsTime(), err
 		}
+		return time.Time{}, fmt.Errorf("the log does not tell of revision %d: it is yet to come, or was compacted", m.revision)
 	}
 	return time.Now(), nil
 }

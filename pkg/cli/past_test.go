@@ -69,6 +69,7 @@ func TestThePastOfADeployment(t *testing.T) {
 		t.Errorf("%+v, %v", x, err)
 	}
 	s.fails(1, `deployments.apps "other" not found`, "why", "deployment/other")
+	s.fails(1, "the log does not tell of revision 99999: it is yet to come", "why", "deployment/web", "--since", "99999")
 	s.fails(1, "name one object", "why", "pods")
 
 	replay := s.ok("replay", "--from", first)

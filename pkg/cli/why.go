@@ -113,11 +113,8 @@ func present(ctx context.Context, c *client.Client, key why.Key) []string {
 	}
 	waiting := slices.DeleteFunc(list.Items, func(p *v1.Pod) bool { return api.IsPodReady(p) || !api.IsPodActive(p) })
 	for _, p := range waiting[:min(len(waiting), maxWaiting)] {
-		text := fmt.Sprintf("pod/%s %s", p.GetMetadata().GetName(), untilNextTry(why.PodState(p), time.Now()))
-		if answer := badAnswer(ctx, c, p); answer != "" {
-			text += ": " + answer
-		}
-		lines = append(lines, text)
+		text := fmt.Sprintf("pod/%s %s: %s", p.GetMetadata().GetName(), untilNextTry(why.PodState(p), time.Now()), badAnswer(ctx, c, p))
+		lines = append(lines, strings.TrimSuffix(text, ": "))
 	}
 	if more := len(waiting) - maxWaiting; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more wait", more))
